@@ -1,0 +1,112 @@
+"""Distil the cumbersome net into a small one: `python distillation.py`.
+
+[KD] s.2 and s.3: the student learns from the teacher's soft targets at a high temperature, on
+training images that were not translated.
+"""
+
+import argparse
+import hashlib
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dataset import Digits, Mnist
+from layers import RectifierNet, SmallNet, load_model
+from train import Loss, hard_loss, logits_of, prepare, run, train
+from training_params import Parser, UserError, add_flags, chosen_params, common_flags, run_script
+
+TEACHER = Path("models/cumbersome_model_1200.pt")
+
+
+def soft_targets(logits: Tensor, temperature: float | Tensor) -> Tensor:
+    """Probabilities (..., N, 10): the softmax of logits / T ([KD] s.2, eq. 1)."""
+    return F.softmax(logits / temperature, dim=-1)
+
+
+def distillation_loss(temperature: float | Tensor, hard_weight: float) -> Loss:
+    """The loss of [KD] s.2: (1 - hard_weight) * T^2 * soft + hard_weight * hard.
+
+    soft is the cross entropy with the soft targets, both at T, and hard that with the correct
+    labels at T = 1; each averaged over the cases of the minibatch, and over nothing else. Since
+    soft-target gradients scale as 1/T^2, the factor T^2 keeps the two in proportion, and the
+    learning rate in its place, whatever T is. A stack of S students takes T of shape (S, 1, 1) and
+    has S losses; it learns from soft targets alone.
+    """
+    scale = torch.as_tensor(temperature).square().reshape(-1).squeeze()
+
+    def loss(logits: Tensor, batch: Digits) -> Tensor:
+        targets = soft_targets(batch.teacher_logits, temperature)
+        log_probabilities = F.log_softmax(logits / temperature, dim=-1)
+        soft = -(targets * log_probabilities).sum(-1).mean(-1) * scale.to(logits.device)
+        if hard_weight == 0:
+            return soft
+        return (1 - hard_weight) * soft + hard_weight * hard_loss(logits, batch)
+
+    return loss
+
+
+def distill(
+    student: nn.Module, teacher: nn.Module, transfer_set: Digits, params: Any, **options: Any
+) -> list[dict[str, Any]]:
+    """Train `student` in place on the soft targets of `teacher`; returns the history.
+
+    The teacher runs once, in eval mode, on the images as they are: the transfer set of [KD] s.3
+    holds no translations, so its logits never change. `params` has the fields of a `Distilled`
+    class of training_params.py, or is one; `options` are the keyword arguments of `train`.
+    Raises UserError for jitter, under which the logits would not be those of the images.
+    """
+    if params.jitter:
+        raise UserError("distillation takes no --jitter: the soft targets are of unmoved images")
+    transfer_set = replace(transfer_set, teacher_logits=logits_of(teacher, transfer_set.images))
+    loss = distillation_loss(params.temperature, params.hard_weight)
+    return train(student, transfer_set, params, loss=loss, **options)
+
+
+def run_distillation(
+    args: argparse.Namespace,
+    params: SimpleNamespace,
+    mnist: Mnist,
+    device: torch.device,
+    transfer_set: Digits,
+) -> RectifierNet:
+    """Distil the net in `args.teacher`, save the student under `args.output` and return it."""
+    if Path(args.output).resolve() == args.teacher.resolve():
+        raise UserError(f"--output {args.output} is the teacher: choose another")
+    teacher = load_model(args.teacher).to(device)
+    origin = {
+        "file": args.teacher.name,
+        "sha256": hashlib.sha256(args.teacher.read_bytes()).hexdigest(),
+    }
+    student = SmallNet(params.hidden_units, params.dropout_visible, params.dropout_hidden)
+    fit = partial(distill, student.to(device), teacher, transfer_set, params)
+    run(args, student, params, mnist, transfer_set, fit, origin)
+    return load_model(args.output)
+
+
+def distillation_flags(parser: Parser) -> None:
+    parser.add_argument(
+        "--teacher", type=Path, default=TEACHER, help=f"checkpoint to distil [{TEACHER}]"
+    )
+    common_flags(parser)
+    add_flags(parser, "Distilled")
+
+
+def main() -> None:
+    parser = Parser(description=__doc__)
+    distillation_flags(parser)
+    args = parser.parse_args()
+    params = chosen_params(args, "Distilled")
+    name = f"distilled_model_{params.hidden_units}_{params.temperature:g}.pt"
+    args.output = args.output or f"runs/{name}"
+    mnist, device = prepare(args)
+    run_distillation(args, params, mnist, device, mnist.training)
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,69 @@
+"""Errors of checkpoints on the test set: `python evaluate.py [CHECKPOINT ...]`.
+
+Without arguments, of all checkpoints in models/.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from dataset import Mnist, load_mnist
+from layers import load_checkpoint, model_from
+from train import measure, paper_errors
+from training_params import Parser, UserError, data_flags, run_script
+
+COLUMNS = "{:32} {:26} {:>10} {:>5} {:>7} {:>6}  {}"
+
+
+def evaluate(path: Path, mnist: Mnist) -> dict[str, Any]:
+    """A row of the table: what the checkpoint at `path` is and its errors, counted now."""
+    checkpoint = load_checkpoint(path)
+    model, units = model_from(checkpoint), checkpoint["hidden_units"]
+    parameters = checkpoint.get("parameters", {})
+    return {
+        "file": str(path),
+        "architecture": f"{checkpoint['architecture']} 784-{units}-{units}-10",
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "temperature": parameters.get("temperature"),
+        "data_set": mnist.name,
+        **measure(model, mnist.test),
+        "paper": paper_errors(checkpoint) if mnist.name == "MNIST" else None,
+    }
+
+
+def print_table(rows: list[dict[str, Any]]) -> None:
+    print(COLUMNS.format("file", "architecture", "weights", "T", "errors", "paper", "on 0 to 9"))
+    for row in rows:
+        print(
+            COLUMNS.format(
+                Path(row["file"]).name,
+                row["architecture"],
+                f"{row['parameters']:,}",
+                "" if row["temperature"] is None else f"{row['temperature']:g}",
+                row["errors"],
+                row["paper"] or "",
+                " ".join(f"{n:3}" for n in row["errors_per_digit"]),
+            )
+        )
+
+
+def main() -> None:
+    parser = Parser(description=__doc__)
+    parser.add_argument("checkpoints", nargs="*", type=Path, metavar="CHECKPOINT")
+    parser.add_argument("--json", action="store_true", help="print a list for machines")
+    data_flags(parser)
+    args = parser.parse_args()
+    paths = args.checkpoints or sorted(Path(__file__).parent.glob("models/*.pt"))
+    if not paths:
+        raise UserError("there is no checkpoint in models/: name one, or train one with train.py")
+    mnist = load_mnist(args.data_dir, args.data)
+    rows = [evaluate(path, mnist) for path in paths]
+    if args.json:
+        print(json.dumps(rows, indent=1))
+        return
+    print(f"Errors on {len(mnist.test):,} test cases of {mnist.name}; the paper: [KD] s.3")
+    print_table(rows)
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,342 @@
+"""The nets, their initialisation, dropout and weight constraint, and their checkpoints."""
+
+import fcntl
+import io
+import os
+import pickle
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from training_params import UserError
+
+PIXELS, CLASSES = 784, 10
+FORMAT_VERSION = 1  # of the checkpoints
+
+
+def drop(units: Tensor, probability: float) -> Tensor:
+    """Zero each element with `probability`, the others unchanged: dropout in its original form.
+
+    Unlike nn.Dropout the rest is *not* divided by the keep probability ([DO]); at test time the
+    outgoing weights are multiplied by it instead. Bits come from PyTorch's global generator, 16
+    for each element (1 for a probability of one half): the probability is exact to 2^-17, at a
+    tenth of the time of `bernoulli_`, which costs as much as the layer's matrix product.
+    """
+    if probability == 0:
+        return units
+    kind = torch.int8 if probability == 0.5 else torch.int16
+    size = torch.iinfo(kind).bits // 8
+    words = torch.empty(-(-units.numel() * size // 8), dtype=torch.int64, device=units.device)
+    words.random_(-(2**63), None)  # all 64 bits of each; by default the sign would stay 0
+    drawn = words.view(kind)[: units.numel()].view(units.shape)
+    lowest, values = torch.iinfo(kind).min, 2 ** torch.iinfo(kind).bits
+    return units * (drawn >= lowest + round(probability * values))
+
+
+class RectifierNet(nn.Module):
+    """784 pixels, two hidden layers of rectified linear units, 10 logits ([KD] s.3)."""
+
+    def __init__(self, hidden_units: int, dropout_visible: float, dropout_hidden: float):
+        super().__init__()
+        self.hidden_units = hidden_units
+        self.dropout_visible, self.dropout_hidden = dropout_visible, dropout_hidden
+        self.hidden1 = nn.Linear(PIXELS, hidden_units)
+        self.hidden2 = nn.Linear(hidden_units, hidden_units)
+        self.output = nn.Linear(hidden_units, CLASSES)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Logits (N, 10) of pixels in [0, 1] of shape (N, 784), (N, 28, 28) or (N, 1, 28, 28).
+
+        In training units are dropped; else outgoing weights are scaled by the keep probability.
+        """
+        units = F.relu(self._layer(self.hidden1, pixels.flatten(1), self.dropout_visible))
+        units = F.relu(self._layer(self.hidden2, units, self.dropout_hidden))
+        return self._layer(self.output, units, self.dropout_hidden)
+
+    def _layer(self, layer: nn.Linear, units: Tensor, dropout: float) -> Tensor:
+        if self.training:
+            return layer(drop(units, dropout))
+        weight = layer.weight if dropout == 0 else layer.weight * (1 - dropout)
+        return F.linear(units, weight, layer.bias)
+
+    @torch.no_grad()
+    def constrain(self, max_squared_length: float) -> None:
+        """Scale down the incoming weights of each hidden unit whose squared length exceeds it.
+
+        [DO] app. A. All units of a layer at once; shorter weight vectors are not touched.
+        """
+        for layer in (self.hidden1, self.hidden2):
+            length = torch.linalg.vector_norm(layer.weight, dim=-1, keepdim=True)
+            layer.weight.mul_((max_squared_length**0.5 / length).clamp_(max=1))
+
+
+class CumbersomeNet(RectifierNet):
+    """The cumbersome net of [KD] s.3: 1200 units per layer, dropout as in [DO]."""
+
+    def __init__(
+        self, hidden_units: int = 1200, dropout_visible: float = 0.2, dropout_hidden: float = 0.5
+    ):
+        super().__init__(hidden_units, dropout_visible, dropout_hidden)
+
+
+class SmallNet(RectifierNet):
+    """The small net of [KD] s.3, as a rule without dropout."""
+
+    def __init__(
+        self, hidden_units: int, dropout_visible: float = 0.0, dropout_hidden: float = 0.0
+    ):
+        super().__init__(hidden_units, dropout_visible, dropout_hidden)
+
+
+ARCHITECTURES = {cls.__name__: cls for cls in (CumbersomeNet, SmallNet)}
+
+
+@torch.no_grad()
+def init_weights(model: RectifierNet, std: float, seed: int = 0) -> None:
+    """Draw all weights from N(0, std^2) and set the biases to 0 ([DO] app. A).
+
+    The numbers depend on `seed` alone: they are drawn on the CPU whatever the model's device.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for layer in (model.hidden1, model.hidden2, model.output):
+        layer.weight.copy_(torch.empty(layer.weight.shape).normal_(std=std, generator=generator))
+        layer.bias.zero_()
+
+
+@torch.no_grad()
+def scale_weights(model: RectifierNet) -> RectifierNet:
+    """A copy for test time: outgoing weights times the keep probability, and no dropout ([DO]).
+
+    A plain net of three linear layers that gives the same logits as `model` in eval mode.
+    """
+    scaled = type(model)(model.hidden_units, dropout_visible=0.0, dropout_hidden=0.0)
+    state = {name: value.detach().float().cpu() for name, value in model.state_dict().items()}
+    for layer, dropout in zip(
+        ("hidden1", "hidden2", "output"),
+        (model.dropout_visible, model.dropout_hidden, model.dropout_hidden),
+        strict=True,
+    ):
+        state[f"{layer}.weight"] = state[f"{layer}.weight"] * (1 - dropout)
+    scaled.load_state_dict(state)
+    return scaled.eval()
+
+
+def save_model(path: str | Path, model: RectifierNet, **record: Any) -> None:
+    """Write `model`, with its weights scaled for test time, and `record` (plain values).
+
+    Atomic: under `path` there is the old file or the whole new one. Raises UserError.
+    """
+    scaled = scale_weights(model)
+    checkpoint = {
+        "format_version": FORMAT_VERSION,
+        "architecture": type(model).__name__,
+        "hidden_units": model.hidden_units,
+        "state_dict": dict(scaled.state_dict()),
+    }
+    write_atomically(path, checkpoint | record)
+
+
+def load_model(path: str | Path) -> RectifierNet:
+    """The net of a checkpoint, on the CPU, in eval mode. Raises UserError if it is none."""
+    return model_from(load_checkpoint(path))
+
+
+def model_from(checkpoint: dict[str, Any]) -> RectifierNet:
+    """The net of a dict that `load_checkpoint` returned, on the CPU, in eval mode."""
+    cls = ARCHITECTURES[checkpoint["architecture"]]
+    model = cls(checkpoint["hidden_units"], dropout_visible=0.0, dropout_hidden=0.0)
+    model.load_state_dict(checkpoint["state_dict"])
+    return model.eval()
+
+
+def load_checkpoint(path: str | Path) -> dict[str, Any]:
+    """The dict in a checkpoint of this project: tensors and plain values, no code is run.
+
+    Raises UserError that says what is wrong if it cannot be read or is not what it should be.
+    """
+    checkpoint = read_dict(path)
+    problem = _problem(checkpoint)
+    if problem:
+        raise UserError(f"{path} is no checkpoint of this project: {problem}")
+    return checkpoint
+
+
+def _problem(checkpoint: dict[str, Any]) -> str | None:
+    missing = {"format_version", "architecture", "hidden_units", "state_dict"} - checkpoint.keys()
+    if missing:
+        return f"it has no {', '.join(sorted(missing))}"
+    if checkpoint["format_version"] != FORMAT_VERSION:
+        return f"its format version is {checkpoint['format_version']!r}, not {FORMAT_VERSION}"
+    if checkpoint["architecture"] not in list(ARCHITECTURES):
+        return f"its architecture is {checkpoint['architecture']!r}"
+    units, state = checkpoint["hidden_units"], checkpoint["state_dict"]
+    if type(units) is not int or not 1 <= units <= 16_384:
+        return f"its hidden_units are {units!r}"
+    with torch.device("meta"):
+        shapes = {k: v.shape for k, v in SmallNet(units).state_dict().items()}
+    if not isinstance(state, dict) or state.keys() != shapes.keys():
+        return f"its state_dict does not hold {', '.join(shapes)}"
+    for name, shape in shapes.items():
+        value = state[name]
+        if not isinstance(value, Tensor) or value.shape != shape or value.dtype != torch.float32:
+            return f"{name} is not a float32 tensor of shape {tuple(shape)}"
+        if not torch.isfinite(value).all():
+            return f"{name} holds a value that is not finite"
+    return None
+
+
+def write_atomically(path: str | Path, content: dict[str, Any]) -> None:
+    """Save a dict of tensors and plain values with torch.save; never leave a part of it.
+
+    Raises UserError naming the file if the disk is full, the folder missing or read-only.
+    """
+    path, temporary = Path(path), None
+    whole = io.BytesIO()  # not straight to the file: torch.save hides the cause of a failed write
+    torch.save(content, whole)
+    try:
+        with tempfile.NamedTemporaryFile(
+            dir=path.parent, prefix=f".{path.name}.", suffix=".tmp", delete=False
+        ) as file:
+            temporary = file.name
+            file.write(whole.getbuffer())
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from None
+    finally:
+        if temporary and os.path.exists(temporary):
+            os.unlink(temporary)
+
+
+def read_dict(path: str | Path) -> dict[str, Any]:
+    """The dict that `write_atomically` wrote, read without running code. Raises UserError."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+    except pickle.UnpicklingError:
+        raise UserError(f"{path} holds more than tensors and plain values: not loaded") from None
+    except (RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
+        raise UserError(f"{path} is damaged or no file of torch.save") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds a {type(content).__name__}, not a dict")
+    return content
+
+
+class ResumePoint:
+    """The state of a training after its last epoch, in a file beside its output.
+
+    `settings` are plain values, by name, that a resumed training must share with the first one.
+    """
+
+    def __init__(self, output: str | Path, settings: dict[str, Any]):
+        self.path = Path(f"{output}.resume")
+        self.settings = settings
+        self.state: dict[str, Any] | None = None  # to go on from
+
+    def load(self) -> int:
+        """Take up the state in the file; returns its epoch.
+
+        Raises UserError if there is none, or naming each setting that differs.
+        """
+        if not self.path.exists():
+            raise UserError(f"nothing to resume: there is no {self.path}")
+        state = read_dict(self.path)
+        if state.keys() != {"settings", "model", "optimizer", "random", "history"}:
+            raise UserError(f"{self.path} is no resume point: delete it and start anew")
+        check_same(self.settings, state["settings"], self.path)
+        self.state = state
+        return len(state["history"])
+
+    def restore(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, order: list[torch.Generator]
+    ) -> list[dict[str, Any]]:
+        """Put the loaded state, if any, into its owners; returns the history so far."""
+        if self.state is None:
+            return []
+        model.load_state_dict(self.state["model"])
+        optimizer.load_state_dict(self.state["optimizer"])
+        for generator, state in zip(order, self.state["random"]["order"], strict=True):
+            generator.set_state(state)
+        torch.set_rng_state(self.state["random"]["cpu"])
+        torch.cuda.set_rng_state_all(self.state["random"]["cuda"])
+        return list(self.state["history"])
+
+    def save(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        order: list[torch.Generator],
+        history: list[dict[str, Any]],
+    ) -> None:
+        """Write the state after the last epoch in `history`, all random states included."""
+        random = {"order": [g.get_state() for g in order], "cpu": torch.get_rng_state()}
+        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+        state = {
+            "settings": self.settings,
+            "model": model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "random": random | {"cuda": cuda},
+            "history": history,
+        }
+        write_atomically(self.path, state)
+
+    def remove(self) -> None:
+        self.path.unlink(missing_ok=True)
+
+
+def check_same(settings: dict[str, Any], earlier: dict[str, Any], path: Path) -> None:
+    """Raise UserError naming every setting in which a run differs from the one in `path`."""
+    now, then = _flat(settings), _flat(earlier)
+    differences = [
+        f"{name} is {now.get(name)!r}, was {then.get(name)!r}"
+        for name in sorted(now.keys() | then.keys())
+        if now.get(name) != then.get(name)
+    ]
+    if differences:
+        raise UserError(f"{path} is of another run: {'; '.join(differences)}")
+
+
+def _flat(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings with those in a dict inside, such as "parameters", on a line of their own."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        inner = value if isinstance(value, dict) else {}
+        flat |= {f"{name}.{k}": v for k, v in inner.items()} or {name: value}
+    return flat
+
+
+class Lock:
+    """Held while a training writes to `output`; it ends with the process, however that ends."""
+
+    def __init__(self, output: Path):
+        self.output, self.path = output, Path(f"{output}.lock")
+
+    def __enter__(self) -> "Lock":
+        try:
+            self.file = open(self.path, "a+")
+        except OSError as error:
+            raise UserError(f"cannot write {self.output}: {error.strerror}") from None
+        try:
+            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self.file.seek(0)
+            raise UserError(
+                f"{self.output} is being written by another run, process {self.file.read()}: "
+                "wait for it or choose another --output"
+            ) from None
+        self.file.truncate(0)
+        self.file.write(str(os.getpid()))
+        self.file.flush()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.path.unlink(missing_ok=True)
+        self.file.close()

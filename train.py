@@ -1,0 +1,407 @@
+"""Train the cumbersome net, or a small one: `python train.py [--model small]`.
+
+The training loop of this project is `train`; the scripts that distil call it too.
+"""
+
+import argparse
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from dataset import Digits, Loader, Mnist, get_dataloader, hold_out, load_mnist, pixels
+from layers import (
+    CumbersomeNet,
+    Lock,
+    RectifierNet,
+    ResumePoint,
+    SmallNet,
+    check_same,
+    init_weights,
+    load_checkpoint,
+    save_model,
+    scale_weights,
+)
+from training_params import (
+    Parser,
+    TrainingFailed,
+    UserError,
+    add_flags,
+    chosen_params,
+    common_flags,
+    run_script,
+)
+
+DEFAULT_FOLDER = Path("runs")  # of outputs; git ignores it
+Loss = Callable[[Tensor, Digits], Tensor]  # of float32 logits and their minibatch
+
+
+def hard_loss(logits: Tensor, batch: Digits) -> Tensor:
+    """Cross entropy with the correct labels, averaged over the cases of the minibatch."""
+    return F.cross_entropy(logits, batch.labels)
+
+
+def schedule(params: Any, step: int, steps: int) -> tuple[float, float]:
+    """Learning rate and momentum at update `step` of `steps` ([DO] app. A).
+
+    Both are told in `schedule_epochs`; a training of another length passes through all of them.
+    """
+    epoch = step * params.schedule_epochs // steps
+    if params.rate_schedule == "exponential":
+        rate = params.learning_rate * params.rate_decay**epoch
+    else:
+        rate = params.learning_rate * (1 - step / steps)
+    rise = min(1, epoch / params.momentum_epochs)
+    return rate, params.momentum_start + (params.momentum_end - params.momentum_start) * rise
+
+
+def make_optimizer(model: nn.Module, params: Any) -> torch.optim.Optimizer:
+    """Fused, so that each update passes over the weights once."""
+    if params.optimizer == "adam":
+        return torch.optim.Adam(model.parameters(), lr=params.learning_rate, fused=True)
+    # With rate 1 and the loss multiplied by (1 - momentum) * rate, SGD does just what [DO] says:
+    # dw(t) = p(t) dw(t-1) - (1 - p(t)) e(t) gradient. Its own rate would rescale dw(t-1) too.
+    return torch.optim.SGD(model.parameters(), lr=1.0, momentum=params.momentum_start, fused=True)
+
+
+def set_schedule(optimizer: torch.optim.Optimizer, rate: float, momentum: float) -> float:
+    """Set rate and momentum of the next update; returns the factor of the loss."""
+    group = optimizer.param_groups[0]
+    if isinstance(optimizer, torch.optim.Adam):
+        group["lr"] = rate
+        return 1.0
+    group["momentum"] = momentum
+    return (1 - momentum) * rate
+
+
+def train_epoch(
+    model: nn.Module,
+    loader: Loader,
+    optimizer: torch.optim.Optimizer,
+    loss: Loss,
+    params: Any,
+    epoch: int,
+    precision: str = "fp32",
+    after_batch: Callable[[], None] = lambda: None,
+) -> Tensor:
+    """One pass over the training set; the loss averaged over its cases, () or one per student."""
+    model.train()
+    total, step = 0.0, epoch * len(loader)
+    device = next(model.parameters()).device.type
+    for batch in loader:
+        factor = set_schedule(optimizer, *schedule(params, step, params.epochs * len(loader)))
+        with autocast(device, precision):
+            logits = model(batch.images)
+        losses = loss(logits.float(), batch)
+        (losses.sum() * factor).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        if params.max_squared_length:
+            model.constrain(params.max_squared_length)
+        total += losses.detach() * len(batch)  # on the device: read once an epoch
+        step += 1
+        after_batch()
+    return total / len(loader.digits)
+
+
+def autocast(device: str, precision: str) -> Any:
+    """Matrix products in bfloat16 if `precision` is "bf16"; weights and updates stay float32."""
+    return torch.autocast(device, torch.bfloat16) if precision == "bf16" else nullcontext()
+
+
+def train(
+    model: nn.Module,
+    training_set: Digits,
+    params: Any,
+    *,
+    loss: Loss = hard_loss,
+    test_set: Digits | None = None,
+    seed: int = 0,
+    precision: str = "fp32",
+    resume_point: ResumePoint | None = None,
+    progress: "Progress | None" = None,
+) -> list[dict[str, Any]]:
+    """Train `model` in place, from its present weights; returns the history, a dict an epoch.
+
+    `params` has the fields of a class in training_params.py (or is one); the model's device is
+    used. `seed` gives the order of the data, jitter and dropout: the same seed, machine and number
+    of threads give bit-identical weights, also after resuming from `resume_point`. Errors on
+    `test_set` are counted about 50 times, for the eye only: they decide nothing.
+    Raises TrainingFailed when the loss is not finite.
+    """
+    torch.set_flush_denormal(True)  # denormal numbers make element-wise steps 10-50 times slower
+    torch.manual_seed(seed)
+    loader = get_dataloader(training_set, params.batch_size, seed, params.jitter)
+    optimizer = make_optimizer(model, params)
+    history: list[dict[str, Any]] = []
+    if resume_point:
+        history = resume_point.restore(model, optimizer, loader.generators)
+    progress = progress or Progress(quiet=True)
+    progress.start(params.epochs, len(loader), len(history))
+    for epoch in range(len(history), params.epochs):
+        started = time.perf_counter()
+        mean_loss = train_epoch(
+            model, loader, optimizer, loss, params, epoch, precision, progress.after_batch
+        )
+        rate, _ = schedule(params, epoch, params.epochs)
+        if not torch.isfinite(mean_loss).all():
+            raise TrainingFailed(
+                f"the loss is not finite in epoch {epoch + 1} (learning rate {rate:g}): "
+                "try a lower --learning-rate"
+            )
+        entry = {"epoch": epoch + 1, "loss": mean_loss.tolist(), "rate": rate}
+        if test_set is not None and _is_measured(epoch + 1, params.epochs):
+            entry["errors"] = count_errors(model, test_set).tolist()
+        history.append(entry | {"seconds": round(time.perf_counter() - started, 3)})
+        if resume_point:
+            resume_point.save(model, optimizer, loader.generators, history)
+        progress.after_epoch(entry)
+    progress.close()
+    return history
+
+
+def _is_measured(epoch: int, epochs: int) -> bool:
+    """Evaluation costs a tenth of an epoch: every epoch of short runs, 50 times in long ones."""
+    return epoch == epochs or epoch % -(-epochs // 50) == 0
+
+
+@torch.no_grad()
+def logits_of(model: nn.Module, images: Tensor, chunk: int = 2000) -> Tensor:
+    """float32 logits (N, 10) in eval mode for uint8 images (N, 28, 28); no random number is drawn.
+
+    Of a stack of S students (S, N, 10). In chunks, for memory.
+    """
+    model.eval()
+    return torch.cat([model(pixels(part)).float() for part in images.split(chunk)], dim=-2)
+
+
+def count_errors(model: nn.Module, digits: Digits) -> Tensor:
+    """The number of `digits` that are not classified correctly: int64 (), of a stack (S,)."""
+    return (logits_of(model, digits.images).argmax(-1) != digits.labels).sum(-1)
+
+
+def measure(model: nn.Module, digits: Digits) -> dict[str, Any]:
+    """Errors of one net as checkpoints record them: integers, in total and for each digit."""
+    wrong = digits.labels[logits_of(model, digits.images).argmax(-1) != digits.labels]
+    return {
+        "errors": len(wrong),
+        "cases": len(digits),
+        "errors_per_digit": wrong.bincount(minlength=10).tolist(),
+        "cases_per_digit": digits.labels.bincount(minlength=10).tolist(),
+    }
+
+
+class Progress:
+    """One progress bar, or a plain line at each evaluation where the output is no terminal."""
+
+    def __init__(self, quiet: bool = False):
+        self.quiet = quiet
+        self.bar: tqdm | None = None
+
+    def start(self, epochs: int, batches: int, done: int) -> None:
+        self.epochs, self.done, self.started = epochs, done, time.perf_counter()
+        if not self.quiet and sys.stderr.isatty():
+            self.bar = tqdm(
+                total=epochs * batches,
+                initial=done * batches,
+                bar_format="{l_bar}{bar}| {elapsed}, {remaining} left{postfix}",
+            )
+
+    def after_batch(self) -> None:
+        if self.bar:
+            self.bar.update()
+
+    def after_epoch(self, entry: dict[str, Any]) -> None:
+        text = f"epoch {entry['epoch']}/{self.epochs}  loss {np.mean(entry['loss']):.4f}"
+        if "errors" in entry:
+            self.errors = f"  test errors {np.mean(entry['errors']):g}"
+        if self.bar:
+            self.bar.set_postfix_str(text + self.errors)
+        elif "errors" in entry and not self.quiet:
+            seconds = (time.perf_counter() - self.started) / (entry["epoch"] - self.done)
+            left = timedelta(seconds=round(seconds * (self.epochs - entry["epoch"])))
+            print(f"{text}{self.errors}  {left} left", flush=True)
+
+    def close(self) -> None:
+        if self.bar:
+            self.bar.close()
+
+
+def versions() -> dict[str, Any]:
+    """What, beside command and seed, bit-identical weights depend on."""
+    return {
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+        "machine": f"{platform.system()} {platform.machine()}",
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def command_line() -> str:
+    """The command that makes this checkpoint; --resume and --quiet change nothing in it."""
+    words = [word for word in sys.argv[1:] if word not in ("--resume", "--quiet")]
+    return shlex.join(["python", Path(sys.argv[0]).name, *words])
+
+
+def describe_data(mnist: Mnist, training_set: Digits) -> dict[str, Any]:
+    return {
+        "name": mnist.name,
+        "training_cases": len(training_set),
+        "digits": training_set.labels.unique().tolist(),
+        "test_cases": len(mnist.test),
+    }
+
+
+def prepare(args: argparse.Namespace) -> tuple[Mnist, torch.device]:
+    """Set device and threads, load the data; `--validation` holds part of the training set out."""
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    mnist, device = load_mnist(args.data_dir, args.data), choose_device(args.device)
+    if mnist.name == "sample":
+        print("The data: the bundled sample of MNIST, 4,000 cases to train on and 1,000 to test.")
+        print("Its errors do not compare with those of the paper, which are on all of MNIST.")
+    if args.validation:
+        mnist = hold_out(mnist)
+    return mnist._replace(training=mnist.training.to(device), test=mnist.test.to(device)), device
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` takes cuda, then mps, then the processor. Raises UserError for what is not there."""
+    there = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if name == "auto":
+        name = next(device for device, available in there.items() if available)
+    if not there[name]:
+        raise UserError(f"--device {name}: this machine has none; try --device auto")
+    return torch.device(name)
+
+
+def run(
+    args: argparse.Namespace,
+    model: RectifierNet,
+    params: Any,
+    mnist: Mnist,
+    training_set: Digits,
+    fit: Callable[..., list[dict[str, Any]]],
+    teacher: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """All that surrounds a training: lock, first weights, resume point, checkpoint, last lines.
+
+    `fit` trains `model` on `training_set`, given the keyword arguments of `train`; `teacher` says
+    which net the soft targets came from. Returns the checkpoint.
+    """
+    settings = {
+        "architecture": type(model).__name__,
+        "parameters": dict(vars(params)),
+        "seed": args.seed,
+        "precision": args.precision,
+        "data_set": describe_data(mnist, training_set),
+        "teacher": teacher,
+    }
+    output = Path(args.output)
+    if output.parent == DEFAULT_FOLDER:
+        DEFAULT_FOLDER.mkdir(exist_ok=True)
+    with Lock(output):
+        resume_point = ResumePoint(output, settings)
+        if args.resume and output.exists() and not resume_point.path.exists():
+            checkpoint = load_checkpoint(output)
+            check_same(settings, {name: checkpoint.get(name) for name in settings}, output)
+            print(f"{output} is finished already: nothing was changed.")
+            return checkpoint
+        init_weights(model, params.init_std, args.seed)
+        announce(model, params, settings, resume_point.load() if args.resume else 0)
+        history = fit(
+            test_set=mnist.test,
+            seed=args.seed,
+            precision=args.precision,
+            resume_point=resume_point,
+            progress=Progress(args.quiet),
+        )
+        record = settings | {
+            "hidden_units": model.hidden_units,
+            "command": command_line(),
+            "versions": versions(),
+            "result": measure(scale_weights(model), mnist.test.to("cpu")),
+            "history": history,
+        }
+        save_model(output, model, **record)
+        resume_point.remove()
+    report(record, output)
+    return load_checkpoint(output)
+
+
+def announce(model: RectifierNet, params: Any, settings: dict[str, Any], done: int) -> None:
+    """The first lines: what will be trained, on what, with which effective values."""
+    data, weights = settings["data_set"], sum(p.numel() for p in model.parameters())
+    device = next(model.parameters()).device.type
+    print(
+        f"Training {settings['architecture']} 784-{model.hidden_units}-{model.hidden_units}-10 "
+        f"({weights:,} weights) on {data['training_cases']:,} cases of {data['name']}, "
+        f"{device}, {torch.get_num_threads()} threads, {settings['precision']}, "
+        f"seed {settings['seed']}"
+    )
+    print("  " + " ".join(f"{name}={value}" for name, value in vars(params).items()))
+    if done:
+        print(f"  going on after epoch {done} of {params.epochs}")
+
+
+def paper_errors(record: dict[str, Any]) -> int | None:
+    """The paper's errors of 10,000 ([KD] s.3) for a net like that of `record`, if it has one."""
+    params, data = record["parameters"], record["data_set"]
+    regular = params["dropout_hidden"] or params["dropout_visible"] or params["jitter"]
+    key = (record["hidden_units"], params.get("temperature"), bool(regular), tuple(data["digits"]))
+    if data["name"] != "MNIST":
+        return None
+    everything = tuple(range(10))
+    return {
+        (1200, None, True, everything): 67,  # C1
+        (800, None, False, everything): 146,  # C2
+        (800, 20.0, False, everything): 74,  # C3
+    }.get(key)
+
+
+def report(record: dict[str, Any], output: Path) -> None:
+    """The last lines: what was learned, next to the paper's number, and where it was saved."""
+    result, paper = record["result"], paper_errors(record)
+    beside = f" (the paper: {paper})" if paper else ""
+    print(
+        f"{result['errors']} errors on {result['cases']:,} cases of {record['data_set']['name']}"
+        f"{beside} after epoch {record['parameters']['epochs']}. Saved in {output}"
+    )
+    if result["errors"] > 0.8 * result["cases"]:
+        print("This net never left chance: try another --seed or a lower --learning-rate.")
+
+
+def main() -> None:
+    parser = Parser(description=__doc__)
+    parser.add_argument("--model", choices=("cumbersome", "small"), default="cumbersome")
+    common_flags(parser)
+    add_flags(parser, "Cumbersome")
+    args = parser.parse_args()
+    params = chosen_params(args, args.model.capitalize())
+    args.output = args.output or f"runs/{args.model}_model_{params.hidden_units}.pt"
+    mnist, device = prepare(args)
+    cls = CumbersomeNet if args.model == "cumbersome" else SmallNet
+    model = cls(params.hidden_units, params.dropout_visible, params.dropout_hidden).to(device)
+    run(args, model, params, mnist, mnist.training, partial(train, model, mnist.training, params))
+
+
+if __name__ == "__main__":
+    run_script(main)

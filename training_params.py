@@ -1,0 +1,320 @@
+"""Hyperparameters of every training, in two classes to edit: `PaperParams` and `LocalParams`.
+
+[KD] Hinton, Vinyals & Dean, Distilling the Knowledge in a Neural Network, arXiv 1503.02531
+[DO] Hinton et al., Improving neural networks by preventing co-adaptation of feature detectors,
+     arXiv 1207.0580, appendix A
+
+Each value has a flag of the same name (`learning_rate` is `--learning-rate`), whose help is the
+comment beside the value in `LocalParams`; the annotation says which values are allowed.
+"""
+
+import argparse
+import inspect
+import math
+import re
+import signal
+import sys
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Annotated, Any, NamedTuple, NoReturn, get_type_hints
+
+
+class Allowed(NamedTuple):
+    """The values a hyperparameter may take: numbers in an interval, or some words."""
+
+    low: float = 0
+    high: float = 1_000_000
+    open_low: bool = False  # low itself is excluded
+    open_high: bool = False
+    words: tuple[str, ...] = ()
+
+
+Count = Annotated[int, Allowed(low=1)]
+Units = Annotated[int, Allowed(low=1, high=16_384)]
+Pixels = Annotated[int, Allowed(high=28)]
+Positive = Annotated[float, Allowed(open_low=True)]
+NotNegative = Annotated[float, Allowed()]
+Share = Annotated[float, Allowed(high=1)]
+Probability = Annotated[float, Allowed(high=1, open_high=True)]
+Optimizer = Annotated[str, Allowed(words=("sgd", "adam"))]
+Schedule = Annotated[str, Allowed(words=("exponential", "linear"))]
+
+
+class PaperParams:
+    """The published values. [KD] gives none of the optimisation of its small and distilled nets:
+    what is marked "not stated" there is the choice of `LocalParams`."""
+
+    class Cumbersome:
+        hidden_units: Units = 1200  # [KD] s.3: two hidden layers of 1200 rectified linear units
+        epochs: Count = 3000  # [DO] app. A
+        schedule_epochs: Count = 3000  # [DO] app. A: the schedules below are told in these epochs
+        batch_size: Count = 100  # [DO] app. A
+        optimizer: Optimizer = "sgd"  # [DO] app. A
+        learning_rate: Positive = 10.0  # [DO] app. A, for logistic units; times (1 - momentum)
+        rate_schedule: Schedule = "exponential"  # [DO] app. A
+        rate_decay: Share = 0.998  # [DO] app. A
+        momentum_start: Probability = 0.5  # [DO] app. A
+        momentum_end: Probability = 0.99  # [DO] app. A
+        momentum_epochs: Count = 500  # [DO] app. A
+        dropout_visible: Probability = 0.2  # [DO] app. A
+        dropout_hidden: Probability = 0.5  # [DO] app. A
+        max_squared_length: NotNegative = 15.0  # [DO] app. A: the squared length, not the length
+        jitter: Pixels = 2  # [KD] s.3: "up to two pixels in any direction"
+        init_std: Positive = 0.01  # [DO] app. A: N(0, 0.01), biases 0
+
+    class Small:
+        hidden_units: Units = 800  # [KD] s.3
+        epochs: Count = 40  # not stated
+        schedule_epochs: Count = 40  # not stated
+        batch_size: Count = 100  # not stated; [DO] app. A
+        optimizer: Optimizer = "adam"  # not stated
+        learning_rate: Positive = 0.001  # not stated
+        rate_schedule: Schedule = "linear"  # not stated
+        rate_decay: Share = 0.998  # not used by the linear schedule
+        momentum_start: Probability = 0.5  # not used by adam
+        momentum_end: Probability = 0.99  # not used by adam
+        momentum_epochs: Count = 500  # not used by adam
+        dropout_visible: Probability = 0.0  # [KD] s.3: "no regularization"
+        dropout_hidden: Probability = 0.0  # [KD] s.3
+        max_squared_length: NotNegative = 0.0  # [KD] s.3
+        jitter: Pixels = 0  # [KD] s.3
+        init_std: Positive = 0.05  # not stated
+
+    class Distilled:
+        hidden_units: Units = 800  # [KD] s.3
+        epochs: Count = 50  # not stated
+        schedule_epochs: Count = 50  # not stated
+        batch_size: Count = 100  # not stated; [DO] app. A
+        optimizer: Optimizer = "adam"  # not stated
+        learning_rate: Positive = 0.001  # not stated
+        rate_schedule: Schedule = "linear"  # not stated
+        rate_decay: Share = 0.998  # not used by the linear schedule
+        momentum_start: Probability = 0.5  # not used by adam
+        momentum_end: Probability = 0.99  # not used by adam
+        momentum_epochs: Count = 500  # not used by adam
+        dropout_visible: Probability = 0.0  # [KD] s.3: regularised "solely" by the soft targets
+        dropout_hidden: Probability = 0.0  # [KD] s.3
+        max_squared_length: NotNegative = 0.0  # [KD] s.3
+        jitter: Pixels = 0  # [KD] s.3: "the transfer set does not contain any translations"
+        init_std: Positive = 0.05  # not stated
+        temperature: Positive = 20.0  # [KD] s.3
+        hard_weight: Share = 0.0  # not stated for MNIST; [KD] s.2: "a considerably lower weight"
+
+
+class LocalParams:
+    """Reduced values for a laptop; the README says on what they were chosen."""
+
+    class Cumbersome:
+        hidden_units: Units = 1200  # rectified linear units in each of the two hidden layers
+        epochs: Count = 150  # passes over the training set
+        schedule_epochs: Count = 150  # epochs the schedules are told in; --epochs compresses them
+        batch_size: Count = 100  # cases in a minibatch; the gradient is their average
+        optimizer: Optimizer = "sgd"  # sgd is the momentum method of [DO]
+        learning_rate: Positive = 1.0  # initial rate; sgd multiplies it by (1 - momentum)
+        rate_schedule: Schedule = "linear"  # linear falls to 0, exponential by rate_decay
+        rate_decay: Share = 0.998  # factor after each epoch of the exponential schedule
+        momentum_start: Probability = 0.5  # momentum in the first epoch (sgd)
+        momentum_end: Probability = 0.95  # momentum after momentum_epochs (sgd)
+        momentum_epochs: Count = 25  # epochs over which momentum rises linearly (sgd)
+        dropout_visible: Probability = 0.2  # share of the pixels zeroed in training
+        dropout_hidden: Probability = 0.5  # share of the hidden units zeroed in training
+        max_squared_length: NotNegative = 15.0  # of a hidden unit's incoming weights; 0 for none
+        jitter: Pixels = 2  # training images are moved by up to this many pixels, each way
+        init_std: Positive = 0.01  # standard deviation of the initial weights
+
+    class Small:
+        hidden_units: Units = 800  # rectified linear units in each of the two hidden layers
+        epochs: Count = 40  # passes over the training set
+        schedule_epochs: Count = 40  # epochs the schedules are told in; --epochs compresses them
+        batch_size: Count = 100  # cases in a minibatch; the gradient is their average
+        optimizer: Optimizer = "adam"  # sgd is the momentum method of [DO]
+        learning_rate: Positive = 0.001  # initial rate; sgd multiplies it by (1 - momentum)
+        rate_schedule: Schedule = "linear"  # linear falls to 0, exponential by rate_decay
+        rate_decay: Share = 0.998  # factor after each epoch of the exponential schedule
+        momentum_start: Probability = 0.5  # momentum in the first epoch (sgd)
+        momentum_end: Probability = 0.95  # momentum after momentum_epochs (sgd)
+        momentum_epochs: Count = 10  # epochs over which momentum rises linearly (sgd)
+        dropout_visible: Probability = 0.0  # share of the pixels zeroed in training
+        dropout_hidden: Probability = 0.0  # share of the hidden units zeroed in training
+        max_squared_length: NotNegative = 0.0  # of a hidden unit's incoming weights; 0 for none
+        jitter: Pixels = 0  # training images are moved by up to this many pixels, each way
+        init_std: Positive = 0.05  # standard deviation of the initial weights
+
+    class Distilled:
+        hidden_units: Units = 800  # rectified linear units in each of the two hidden layers
+        epochs: Count = 50  # passes over the transfer set
+        schedule_epochs: Count = 50  # epochs the schedules are told in; --epochs compresses them
+        batch_size: Count = 100  # cases in a minibatch; the gradient is their average
+        optimizer: Optimizer = "adam"  # sgd is the momentum method of [DO]
+        learning_rate: Positive = 0.001  # initial rate; sgd multiplies it by (1 - momentum)
+        rate_schedule: Schedule = "linear"  # linear falls to 0, exponential by rate_decay
+        rate_decay: Share = 0.998  # factor after each epoch of the exponential schedule
+        momentum_start: Probability = 0.5  # momentum in the first epoch (sgd)
+        momentum_end: Probability = 0.95  # momentum after momentum_epochs (sgd)
+        momentum_epochs: Count = 10  # epochs over which momentum rises linearly (sgd)
+        dropout_visible: Probability = 0.0  # share of the pixels zeroed in training
+        dropout_hidden: Probability = 0.0  # share of the hidden units zeroed in training
+        max_squared_length: NotNegative = 0.0  # of a hidden unit's incoming weights; 0 for none
+        jitter: Pixels = 0  # transfer images are moved by up to this many pixels, each way
+        init_std: Positive = 0.05  # standard deviation of the initial weights
+        temperature: Positive = 20.0  # T of the soft targets and of the student's soft term
+        hard_weight: Share = 0.0  # weight of the correct labels (T = 1) in the weighted average
+
+
+class UserError(Exception):
+    """Something the user can put right: one line that says what, where, and what to do."""
+
+    status = 2
+
+
+class TrainingFailed(UserError):
+    """A training that came to nothing, such as a loss that is no longer finite."""
+
+    status = 1
+
+
+def check_value(text: Any, kind: Any) -> Any:
+    """`text` (a word of the command line or a value) as the annotated `kind`.
+
+    Raises ValueError, with what is allowed, if it is no such value.
+    """
+    base, allowed = kind.__origin__, kind.__metadata__[0]
+    if base is str:
+        if text not in allowed.words:
+            raise ValueError(f"{text!r} is not one of {', '.join(allowed.words)}")
+        return text
+    wanted = (
+        f"{'a whole number' if base is int else 'a number'} "
+        f"{'above' if allowed.open_low else 'from'} {allowed.low:g} "
+        f"{'to below' if allowed.open_high else 'to'} {allowed.high:,g}"
+    )
+    try:
+        value = base(text)
+        if isinstance(text, bool) or (not isinstance(text, str) and value != text):
+            raise ValueError
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"{text!r} is not {wanted}") from None
+    too_low = value <= allowed.low if allowed.open_low else value < allowed.low
+    too_high = value >= allowed.high if allowed.open_high else value > allowed.high
+    if not math.isfinite(value) or too_low or too_high:
+        raise ValueError(f"{text} is not {wanted}")
+    return value
+
+
+def default_params(params: str, kind: str) -> SimpleNamespace:
+    """The checked values of `LocalParams` or `PaperParams` ("local" or "paper") for `kind`.
+
+    `kind` is "Cumbersome", "Small" or "Distilled". Raises UserError naming class and field if an
+    edited class has a field too many, one too few, or an impossible value.
+    """
+    chosen = {"local": LocalParams, "paper": PaperParams}[params]
+    other = PaperParams if chosen is LocalParams else LocalParams
+    kinds = get_type_hints(getattr(other, kind), include_extras=True)
+    values = {k: v for k, v in vars(getattr(chosen, kind)).items() if not k.startswith("__")}
+    for field in sorted(values.keys() ^ kinds.keys()):
+        problem = "is missing" if field in kinds else "is no hyperparameter"
+        raise UserError(f"training_params.py: {chosen.__name__}.{kind}.{field} {problem}")
+    for field, value in values.items():
+        try:
+            values[field] = check_value(value, kinds[field])
+        except ValueError as error:
+            raise UserError(
+                f"training_params.py: {chosen.__name__}.{kind}.{field}: {error}"
+            ) from None
+    return SimpleNamespace(**values)
+
+
+def flag_type(kind: Any) -> Callable[[str], Any]:
+    """`check_value` for the annotated `kind`, as argparse wants it."""
+
+    def parse(text: str) -> Any:
+        try:
+            return check_value(text, kind)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return parse
+
+
+def add_flags(parser: argparse.ArgumentParser, kind: str) -> None:
+    """Add a flag for every hyperparameter of `kind`; one that is not given is None."""
+    cls = getattr(LocalParams, kind)
+    comments = dict(re.findall(r"^\s*(\w+): [^#]*#\s*(.*)$", inspect.getsource(cls), re.MULTILINE))
+    group = parser.add_argument_group(f"hyperparameters (training_params.py, {kind})")
+    for field, annotation in get_type_hints(cls, include_extras=True).items():
+        local, paper = (vars(getattr(c, kind))[field] for c in (LocalParams, PaperParams))
+        default = f"{local}" if local == paper else f"{local}; paper: {paper}"
+        group.add_argument(
+            f"--{field.replace('_', '-')}",
+            type=flag_type(annotation),
+            metavar=annotation.__origin__.__name__.upper(),
+            help=f"{comments.get(field, '')} [{default}]".replace("%", "%%"),
+        )
+
+
+def chosen_params(args: argparse.Namespace, kind: str, **defaults: Any) -> SimpleNamespace:
+    """The params class named by `--params`, then `defaults`, then the flags that were given."""
+    params = default_params(args.params, kind)
+    vars(params).update(defaults)
+    given = {f: v for f in vars(params) if (v := getattr(args, f, None)) is not None}
+    vars(params).update(given)
+    return params
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line."""
+
+    def __init__(self, **options: Any):
+        super().__init__(
+            allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **options
+        )
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message} (see {self.prog} --help)\n")
+
+
+Seed = Annotated[int, Allowed(high=2**32 - 1)]
+
+
+def common_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that every training script has beside its hyperparameters."""
+    add = parser.add_argument
+    add("--params", choices=("local", "paper"), default="local", help="LocalParams or PaperParams")
+    add("--seed", type=flag_type(Seed), default=0, help="of weights, order and noise [0]")
+    add("--output", metavar="PATH", help="the checkpoint to write [under runs/]")
+    add("--resume", action="store_true", help="go on with a run that was stopped")
+    add("--validation", action="store_true", help="hold out the last 10,000 training cases")
+    data_flags(parser)
+    add("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="[auto]")
+    add("--precision", choices=("fp32", "bf16"), default="fp32", help="of matrix products [fp32]")
+    add("--threads", type=flag_type(Count), help="of the processor; results depend on it [all]")
+    add("--quiet", action="store_true", help="no progress, only the result")
+
+
+def data_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say where the data come from."""
+    add = parser.add_argument
+    add(
+        "--data",
+        choices=("auto", "mnist", "sample"),
+        default="auto",
+        help="auto is MNIST, or without a network the bundled sample of 5,000 digits [auto]",
+    )
+    add("--data-dir", metavar="DIR", help="where MNIST is or goes [$MNIST_DIR, else data/]")
+
+
+def run_script(main: Callable[[], None]) -> NoReturn:
+    """Run `main` as a script: one line and a status of its own for whatever stops it.
+
+    2 for a UserError, 1 for a training that failed, 130 for Ctrl-C, 143 for SIGTERM.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        main()
+        status = 0
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        status = error.status
+    except KeyboardInterrupt:
+        status = 130
+    sys.exit(status)
