@@ -6,6 +6,8 @@ training images that were not translated.
 
 import argparse
 import hashlib
+import itertools
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dataset import Digits, Mnist
-from layers import RectifierNet, SmallNet, load_model
+from layers import RectifierNet, SmallNet, StackedNet, init_weights, load_model
 from train import Loss, hard_loss, logits_of, prepare, run, train
 from training_params import Parser, UserError, add_flags, chosen_params, common_flags, run_script
 
@@ -32,21 +34,25 @@ def soft_targets(logits: Tensor, temperature: float | Tensor) -> Tensor:
 def distillation_loss(temperature: float | Tensor, hard_weight: float) -> Loss:
     """The loss of [KD] s.2: (1 - hard_weight) * T^2 * soft + hard_weight * hard.
 
-    soft is the cross entropy with the soft targets, both at T, and hard that with the correct
-    labels at T = 1; each averaged over the cases of the minibatch, and over nothing else. Since
-    soft-target gradients scale as 1/T^2, the factor T^2 keeps the two in proportion, and the
-    learning rate in its place, whatever T is. A stack of S students takes T of shape (S, 1, 1) and
-    has S losses; it learns from soft targets alone.
+    soft is the cross entropy with the soft targets, both at T, less the entropy of the targets: a
+    constant without which it falls to 0. hard is the cross entropy with the correct labels at
+    T = 1. Both are averaged over the cases of the minibatch, and over nothing else. Soft-target
+    gradients scale as 1/T^2, so the factor T^2 keeps the two in proportion, and the meaning of the
+    learning rate, whatever T is. A stack of S students takes T of shape (S, 1, 1), has S losses
+    and learns from soft targets alone.
     """
-    scale = torch.as_tensor(temperature).square().reshape(-1).squeeze()
+    scale = torch.as_tensor(temperature).square().flatten().squeeze()
 
     def loss(logits: Tensor, batch: Digits) -> Tensor:
-        targets = soft_targets(batch.teacher_logits, temperature)
-        log_probabilities = F.log_softmax(logits / temperature, dim=-1)
-        soft = -(targets * log_probabilities).sum(-1).mean(-1) * scale.to(logits.device)
+        teacher_logits = batch.teacher_logits
+        if logits.dim() == 3:  # (G, B, 10): the same for all students of a group
+            teacher_logits = teacher_logits.repeat_interleave(len(logits) // len(teacher_logits), 0)
+        targets = F.log_softmax(teacher_logits / temperature, dim=-1)
+        outputs = F.log_softmax(logits / temperature, dim=-1)
+        soft = F.kl_div(outputs, targets, reduction="none", log_target=True).sum(-1).mean(-1)
         if hard_weight == 0:
-            return soft
-        return (1 - hard_weight) * soft + hard_weight * hard_loss(logits, batch)
+            return soft * scale
+        return (1 - hard_weight) * soft * scale + hard_weight * hard_loss(logits, batch)
 
     return loss
 
@@ -66,6 +72,36 @@ def distill(
     transfer_set = replace(transfer_set, teacher_logits=logits_of(teacher, transfer_set.images))
     loss = distillation_loss(params.temperature, params.hard_weight)
     return train(student, transfer_set, params, loss=loss, **options)
+
+
+def distill_together(
+    temperatures: Sequence[float],
+    seeds: Sequence[int],
+    teacher: nn.Module,
+    transfer_set: Digits,
+    params: Any,
+    **options: Any,
+) -> dict[tuple[float, int], SmallNet]:
+    """Distil a student for every temperature with every seed, all at once; by (T, seed).
+
+    Each gets the weights that `init_weights` and `distill` alone would give it, but for rounding.
+    Worth it for small students, of 30 units say; `params` and `options` are those of `distill`,
+    less temperature and seed. Raises UserError for dropout or a weight on the correct labels.
+    """
+    if params.hard_weight:
+        raise UserError("students distilled together take no --hard-weight")
+    students = {}
+    for seed, temperature in itertools.product(seeds, temperatures):
+        student = SmallNet(params.hidden_units, params.dropout_visible, params.dropout_hidden)
+        init_weights(student, params.init_std, seed)
+        students[temperature, seed] = student
+    device = transfer_set.labels.device
+    stack = StackedNet(list(students.values()), orders=len(seeds)).to(device)
+    each = torch.tensor([t for t, _ in students], device=device)[:, None, None]
+    together = SimpleNamespace(**vars(params) | {"temperature": each})
+    distill(stack, teacher, transfer_set, together, seed=list(seeds), **options)
+    stack.unstack(list(students.values()))
+    return students
 
 
 def run_distillation(

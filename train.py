@@ -8,7 +8,7 @@ import platform
 import shlex
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from datetime import timedelta
 from functools import partial
@@ -128,7 +128,7 @@ def train(
     *,
     loss: Loss = hard_loss,
     test_set: Digits | None = None,
-    seed: int = 0,
+    seed: int | Sequence[int] = 0,
     precision: str = "fp32",
     resume_point: ResumePoint | None = None,
     progress: "Progress | None" = None,
@@ -142,7 +142,7 @@ def train(
     Raises TrainingFailed when the loss is not finite.
     """
     torch.set_flush_denormal(True)  # denormal numbers make element-wise steps 10-50 times slower
-    torch.manual_seed(seed)
+    torch.manual_seed(seed if isinstance(seed, int) else 0)  # for dropout, which stacks have not
     loader = get_dataloader(training_set, params.batch_size, seed, params.jitter)
     optimizer = make_optimizer(model, params)
     history: list[dict[str, Any]] = []
@@ -181,7 +181,7 @@ def _is_measured(epoch: int, epochs: int) -> bool:
 def logits_of(model: nn.Module, images: Tensor, chunk: int = 2000) -> Tensor:
     """float32 logits (N, 10) in eval mode for uint8 images (N, 28, 28); no random number is drawn.
 
-    Of a stack of S students (S, N, 10). In chunks, for memory.
+    Those of a stack are (S, N, 10). In chunks, for memory.
     """
     model.eval()
     return torch.cat([model(pixels(part)).float() for part in images.split(chunk)], dim=-2)
