@@ -215,6 +215,9 @@ def _problem(checkpoint: dict[str, Any]) -> str | None:
         return f"its format version is {checkpoint['format_version']!r}, not {FORMAT_VERSION}"
     if checkpoint["architecture"] not in list(ARCHITECTURES):
         return f"its architecture is {checkpoint['architecture']!r}"
+    for name in ("parameters", "data_set", "result"):
+        if not isinstance(checkpoint.get(name, {}), dict):
+            return f"its {name} are no dict"
     units, state = checkpoint["hidden_units"], checkpoint["state_dict"]
     if type(units) is not int or not 1 <= units <= 16_384:
         return f"its hidden_units are {units!r}"
@@ -307,12 +310,16 @@ class ResumePoint:
         """Put the loaded state, if any, into its owners; returns the history so far."""
         if self.state is None:
             return []
-        model.load_state_dict(self.state["model"])
-        optimizer.load_state_dict(self.state["optimizer"])
-        for generator, state in zip(order, self.state["random"]["order"], strict=True):
-            generator.set_state(state)
-        torch.set_rng_state(self.state["random"]["cpu"])
-        torch.cuda.set_rng_state_all(self.state["random"]["cuda"])
+        random = self.state["random"]
+        try:
+            model.load_state_dict(self.state["model"])
+            optimizer.load_state_dict(self.state["optimizer"])
+            for generator, state in zip(order, random["order"], strict=True):
+                generator.set_state(state)
+            torch.set_rng_state(random["cpu"])
+            torch.cuda.set_rng_state_all(random["cuda"])
+        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError):
+            raise UserError(f"{self.path} is damaged: delete it and start anew") from None
         return list(self.state["history"])
 
     def save(
@@ -365,7 +372,7 @@ class Lock:
     def __init__(self, output: Path):
         self.output, self.path = output, Path(f"{output}.lock")
 
-    def __enter__(self) -> "Lock":
+    def __enter__(self) -> None:
         try:
             self.file = open(self.path, "a+")
         except OSError as error:
@@ -378,10 +385,12 @@ class Lock:
                 f"{self.output} is being written by another run, process {self.file.read()}: "
                 "wait for it or choose another --output"
             ) from None
+        if not self.path.exists():  # the other run ended between our two calls, and took it along
+            self.file.close()
+            return self.__enter__()
         self.file.truncate(0)
         self.file.write(str(os.getpid()))
         self.file.flush()
-        return self
 
     def __exit__(self, *error: object) -> None:
         self.path.unlink(missing_ok=True)

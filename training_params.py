@@ -303,18 +303,30 @@ def data_flags(parser: argparse.ArgumentParser) -> None:
     add("--data-dir", metavar="DIR", help="where MNIST is or goes [$MNIST_DIR, else data/]")
 
 
+class Stopped(BaseException):
+    """Ctrl-C or SIGTERM. Every file is written whole or not at all, so it may come at any time."""
+
+
 def run_script(main: Callable[[], None]) -> NoReturn:
-    """Run `main` as a script: one line and a status of its own for whatever stops it.
+    """Run `main` as a script: one line and an exit status for whatever stops it.
 
     2 for a UserError, 1 for a training that failed, 130 for Ctrl-C, 143 for SIGTERM.
     """
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+
+    def stop(signum: int, frame: object) -> NoReturn:
+        raise Stopped(signum)
+
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(signum, stop) for signum in signals]
+    status = 0
     try:
         main()
-        status = 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         status = error.status
-    except KeyboardInterrupt:
-        status = 130
+    except Stopped as stopped:
+        status = 128 + stopped.args[0]
+    finally:
+        for signum, handler in zip(signals, before, strict=True):
+            signal.signal(signum, handler)
     sys.exit(status)
