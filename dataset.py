@@ -5,7 +5,7 @@ import math
 import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +25,7 @@ SHA256 = {
 }
 SAMPLE = Path(__file__).parent / "data" / "sample-5000.npz"
 SAMPLE_SHA256 = "ec56671eedea578fe38198d455616f721540adb79079f21462763a80602814a0"
+CHUNK = 50  # minibatches gathered at once
 DOWNLOAD_SECONDS = 20  # without a word from the network for this long, there is none
 
 
@@ -69,7 +70,7 @@ def as_digits(images: Tensor, labels: Tensor) -> Digits:
 
 def pixels(images: Tensor) -> Tensor:
     """uint8 images (..., 28, 28) as the nets take them: float32 (..., 784) in [0, 1]."""
-    return images.flatten(-2).float().div_(255)
+    return images.flatten(-2).div(255)
 
 
 def load_mnist(data_dir: str | Path | None = None, source: str = "auto") -> Mnist:
@@ -140,6 +141,8 @@ class Loader:
     ):
         self.digits, self.batch_size, self.jitter = digits, batch_size, jitter
         self.generators, self.stacked = generators, stacked
+        beside_images = (digits.labels, digits.indices, digits.teacher_logits)
+        self.fields = [field for field in beside_images if field is not None]
         # A view of all translations of all images, so that a jittered batch is a single gather:
         # windows[n, y, x] is image n moved by (jitter - y, jitter - x), zeros moving in.
         padded = F.pad(digits.images, (jitter,) * 4)
@@ -149,22 +152,23 @@ class Loader:
         return math.ceil(len(self.digits) / self.batch_size)
 
     def __iter__(self) -> Iterator[Digits]:
-        count = len(self.digits)
-        draws = torch.stack(
-            [
-                torch.stack(
-                    (
-                        torch.randperm(count, generator=generator),
-                        *torch.randint(2 * self.jitter + 1, (2, count), generator=generator),
-                    )
-                )
-                for generator in self.generators
-            ],
-            dim=1,
-        ).to(self.digits.labels.device)
-        for cases, y, x in (draws if self.stacked else draws[:, 0]).split(self.batch_size, dim=-1):
-            rest = replace(self.digits, images=None)[cases]
-            yield replace(rest, images=pixels(self.windows[cases, y, x]))
+        draws = torch.stack([self._draw(generator) for generator in self.generators], dim=1)
+        draws = (draws if self.stacked else draws[:, 0]).to(self.digits.labels.device)
+        axis = draws.dim() - 2  # of the cases: behind the one of the generators
+        # Gathered for many minibatches at once: it costs less and uses all threads.
+        for cases, y, x in draws.split(CHUNK * self.batch_size, dim=-1):
+            rest = [field[cases] for field in self.fields]
+            chunk = [self.windows[cases, y, x], *rest]
+            for images, *others in zip(
+                *(f.split(self.batch_size, axis) for f in chunk), strict=True
+            ):
+                yield Digits(pixels(images), *others)
+
+    def _draw(self, generator: torch.Generator) -> Tensor:
+        """Order of the cases and where each lies in its windows: int64 (3, N)."""
+        order = torch.randperm(len(self.digits), generator=generator)
+        shifts = torch.randint(2 * self.jitter + 1, (2, len(order)), generator=generator)
+        return torch.cat((order[None], shifts))
 
 
 def get_dataloader(

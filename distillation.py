@@ -125,12 +125,13 @@ def run_distillation(
     return load_model(args.output)
 
 
-def distillation_flags(parser: Parser) -> None:
+def distillation_flags(parser: Parser, **defaults: Any) -> None:
+    """Add the flags of a distillation; `defaults` are those in which a script differs."""
     parser.add_argument(
         "--teacher", type=Path, default=TEACHER, help=f"checkpoint to distil [{TEACHER}]"
     )
     common_flags(parser)
-    add_flags(parser, "Distilled")
+    add_flags(parser, "Distilled", **defaults)
 
 
 def main() -> None:

@@ -100,14 +100,14 @@ def main() -> None:
     parser.add_argument("--omit", type=int, nargs="+", metavar="DIGIT", help="digits left out [3]")
     parser.add_argument("--keep", type=int, nargs="+", metavar="DIGIT", help="digits left in")
     parser.add_argument("--bias-shift", type=float, metavar="X", help="also count errors at X")
-    distillation_flags(parser)
+    # [KD] states neither; so small a net at so low a temperature has still room to be wrong.
+    distillation_flags(parser, hidden_units=300, temperature=8.0)
     args = parser.parse_args()
     if args.keep and args.omit:
         raise UserError("give either --keep or --omit")
     kind, digits = ("keep", args.keep) if args.keep else ("omit", args.omit or [3])
     digits = sorted(set(digits))
-    # [KD] states neither; so small a net at so low a temperature has still room to be wrong.
-    params = chosen_params(args, "Distilled", hidden_units=300, temperature=8.0)
+    params = chosen_params(args, "Distilled")
     name = f"{params.hidden_units}_{params.temperature:g}"
     which = {"omit": "wo", "keep": "only"}[kind] + "".join(map(str, digits))
     args.output = args.output or f"runs/distilled_model_{which}_{name}.pt"

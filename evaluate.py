@@ -49,6 +49,7 @@ def print_table(rows: list[dict[str, Any]]) -> None:
 
 def main() -> None:
     parser = Parser(description=__doc__)
+    parser.usage = "%(prog)s [option ...] [CHECKPOINT ...]"
     parser.add_argument("checkpoints", nargs="*", type=Path, metavar="CHECKPOINT")
     parser.add_argument("--json", action="store_true", help="print a list for machines")
     data_flags(parser)

@@ -38,7 +38,8 @@ def drop(units: Tensor, probability: float) -> Tensor:
     words.random_(-(2**63), None)  # all 64 bits of each; by default the sign would stay 0
     drawn = words.view(kind)[: units.numel()].view(units.shape)
     lowest, values = torch.iinfo(kind).min, 2 ** torch.iinfo(kind).bits
-    return units * (drawn >= lowest + round(probability * values))
+    kept = drawn >= lowest + round(probability * values)
+    return units * kept.to(units.dtype)  # converted once, not in forward and backward
 
 
 class RectifierNet(nn.Module):

@@ -111,7 +111,7 @@ def train_epoch(
         optimizer.zero_grad()
         if params.max_squared_length:
             model.constrain(params.max_squared_length)
-        total += losses.detach() * len(batch)  # on the device: read once an epoch
+        total += losses.detach() * batch.labels.shape[-1]  # on the device: read once an epoch
         step += 1
         after_batch()
     return total / len(loader.digits)
@@ -152,7 +152,6 @@ def train(
     progress = progress or Progress(quiet=True)
     progress.start(params.epochs, len(loader), len(history))
     for epoch in range(len(history), params.epochs):
-        started = time.perf_counter()
         mean_loss = train_epoch(
             model, loader, optimizer, loss, params, epoch, precision, progress.after_batch
         )
@@ -165,7 +164,7 @@ def train(
         entry = {"epoch": epoch + 1, "loss": mean_loss.tolist(), "rate": rate}
         if test_set is not None and _is_measured(epoch + 1, params.epochs):
             entry["errors"] = count_errors(model, test_set).tolist()
-        history.append(entry | {"seconds": round(time.perf_counter() - started, 3)})
+        history.append(entry)
         if resume_point:
             resume_point.save(model, optimizer, loader.generators, history)
         progress.after_epoch(entry)
@@ -269,6 +268,7 @@ def describe_data(mnist: Mnist, training_set: Digits) -> dict[str, Any]:
 
 def prepare(args: argparse.Namespace) -> tuple[Mnist, torch.device]:
     """Set device and threads, load the data; `--validation` holds part of the training set out."""
+    torch.set_flush_denormal(True)  # threads take it over from the one that starts them
     if args.threads:
         torch.set_num_threads(args.threads)
     mnist, device = load_mnist(args.data_dir, args.data), choose_device(args.device)
@@ -329,7 +329,9 @@ def run(
             print(f"{output} is finished already: nothing was changed.")
             return checkpoint
         init_weights(model, params.init_std, args.seed)
-        announce(model, params, settings, resume_point.load() if args.resume else 0)
+        done = resume_point.load() if args.resume else 0
+        if not args.quiet:
+            announce(model, params, settings, done)
         progress = Progress(args.quiet)
         try:
             history = fit(
@@ -401,7 +403,9 @@ def main() -> None:
     parser = Parser(description=__doc__)
     parser.add_argument("--model", choices=("cumbersome", "small"), default="cumbersome")
     common_flags(parser)
-    add_flags(parser, "Cumbersome")
+    add_flags(
+        parser, "Cumbersome", "with --model small those of LocalParams.Small are the defaults"
+    )
     args = parser.parse_args()
     params = chosen_params(args, args.model.capitalize())
     args.output = args.output or f"runs/{args.model}_model_{params.hidden_units}.pt"

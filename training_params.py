@@ -72,8 +72,8 @@ class PaperParams:
         rate_schedule: Schedule = "linear"  # not stated
         rate_decay: Share = 0.998  # not used by the linear schedule
         momentum_start: Probability = 0.5  # not used by adam
-        momentum_end: Probability = 0.99  # not used by adam
-        momentum_epochs: Count = 500  # not used by adam
+        momentum_end: Probability = 0.95  # not used by adam
+        momentum_epochs: Count = 10  # not used by adam
         dropout_visible: Probability = 0.0  # [KD] s.3: "no regularization"
         dropout_hidden: Probability = 0.0  # [KD] s.3
         max_squared_length: NotNegative = 0.0  # [KD] s.3
@@ -90,8 +90,8 @@ class PaperParams:
         rate_schedule: Schedule = "linear"  # not stated
         rate_decay: Share = 0.998  # not used by the linear schedule
         momentum_start: Probability = 0.5  # not used by adam
-        momentum_end: Probability = 0.99  # not used by adam
-        momentum_epochs: Count = 500  # not used by adam
+        momentum_end: Probability = 0.95  # not used by adam
+        momentum_epochs: Count = 10  # not used by adam
         dropout_visible: Probability = 0.0  # [KD] s.3: regularised "solely" by the soft targets
         dropout_hidden: Probability = 0.0  # [KD] s.3
         max_squared_length: NotNegative = 0.0  # [KD] s.3
@@ -236,11 +236,15 @@ def flag_type(kind: Any) -> Callable[[str], Any]:
     return parse
 
 
-def add_flags(parser: argparse.ArgumentParser, kind: str) -> None:
-    """Add a flag for every hyperparameter of `kind`; one that is not given is None."""
+def add_flags(parser: argparse.ArgumentParser, kind: str, note: str = "", **defaults: Any) -> None:
+    """Add a flag for every hyperparameter of `kind`; one that is not given is None.
+
+    `defaults` are a script's own, in place of those of the class; `note` is for the help.
+    """
     cls = getattr(LocalParams, kind)
     comments = dict(re.findall(r"^\s*(\w+): [^#]*#\s*(.*)$", inspect.getsource(cls), re.MULTILINE))
-    group = parser.add_argument_group(f"hyperparameters (training_params.py, {kind})")
+    title = f"hyperparameters (LocalParams.{kind} in training_params.py)"
+    group = parser.add_argument_group(title, note)
     for field, annotation in get_type_hints(cls, include_extras=True).items():
         local, paper = (vars(getattr(c, kind))[field] for c in (LocalParams, PaperParams))
         default = f"{local}" if local == paper else f"{local}; paper: {paper}"
@@ -248,16 +252,17 @@ def add_flags(parser: argparse.ArgumentParser, kind: str) -> None:
             f"--{field.replace('_', '-')}",
             type=flag_type(annotation),
             metavar=annotation.__origin__.__name__.upper(),
-            help=f"{comments.get(field, '')} [{default}]".replace("%", "%%"),
+            default=defaults.get(field),
+            help=f"{comments.get(field, '')} [{defaults.get(field, default)}]".replace("%", "%%"),
         )
 
 
-def chosen_params(args: argparse.Namespace, kind: str, **defaults: Any) -> SimpleNamespace:
-    """The params class named by `--params`, then `defaults`, then the flags that were given."""
+def chosen_params(args: argparse.Namespace, kind: str) -> SimpleNamespace:
+    """The values of the class that `--params` names, but for the flags that were given."""
     params = default_params(args.params, kind)
-    vars(params).update(defaults)
-    given = {f: v for f in vars(params) if (v := getattr(args, f, None)) is not None}
-    vars(params).update(given)
+    for field in vars(params):
+        if getattr(args, field) is not None:
+            setattr(params, field, getattr(args, field))
     return params
 
 
@@ -266,7 +271,10 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **options: Any):
         super().__init__(
-            allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **options
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            usage="%(prog)s [option ...]",
+            **options,
         )
 
     def error(self, message: str) -> NoReturn:
