@@ -3,7 +3,9 @@
 Without arguments, of all checkpoints in models/.
 """
 
+import hashlib
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +41,7 @@ def print_table(rows: list[dict[str, Any]]) -> None:
                 Path(row["file"]).name,
                 row["architecture"],
                 f"{row['parameters']:,}",
-                "" if row["temperature"] is None else f"{row['temperature']:g}",
+                row["temperature"] or "",
                 row["errors"],
                 row["paper"] or "",
                 " ".join(f"{n:3}" for n in row["errors_per_digit"]),
@@ -47,11 +49,38 @@ def print_table(rows: list[dict[str, Any]]) -> None:
         )
 
 
+def verify(row: dict[str, Any]) -> list[str]:
+    """What of a row is not as recorded: in the checkpoint, and in the SHA256SUMS beside it."""
+    path = Path(row["file"])
+    recorded = load_checkpoint(path).get("result", {})
+    found = [
+        f"{name} {row[name]}, recorded {recorded.get(name)}"
+        for name in ("errors", "errors_per_digit", "cases")
+        if row[name] != recorded.get(name)
+    ]
+    sums = path.with_name("SHA256SUMS")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if sums.exists() and f"{digest}  {path.name}" not in sums.read_text().splitlines():
+        found.append(f"its SHA-256 is not the one in {sums}")
+    return found
+
+
+def print_verdicts(rows: list[dict[str, Any]]) -> bool:
+    """A line for each row; whether all are as recorded."""
+    found = {row["file"]: verify(row) for row in rows}
+    for file, problems in found.items():
+        print(f"{file}: {'; '.join(problems) or 'as recorded'}")
+    return not any(found.values())
+
+
 def main() -> None:
     parser = Parser(description=__doc__)
     parser.usage = "%(prog)s [option ...] [CHECKPOINT ...]"
     parser.add_argument("checkpoints", nargs="*", type=Path, metavar="CHECKPOINT")
     parser.add_argument("--json", action="store_true", help="print a list for machines")
+    parser.add_argument(
+        "--verify", action="store_true", help="compare with the recorded errors and SHA256SUMS"
+    )
     data_flags(parser)
     args = parser.parse_args()
     paths = args.checkpoints or sorted(Path(__file__).parent.glob("models/*.pt"))
@@ -62,6 +91,8 @@ def main() -> None:
     if args.json:
         print(json.dumps(rows, indent=1))
         return
+    if args.verify:
+        sys.exit(0 if print_verdicts(rows) else 1)
     print(f"Errors on {len(mnist.test):,} test cases of {mnist.name}; the paper: [KD] s.3")
     print_table(rows)
 

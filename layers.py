@@ -4,9 +4,9 @@ import fcntl
 import io
 import os
 import pickle
-import tempfile
 import zipfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -143,21 +143,22 @@ class StackedNet(nn.Module):
             raise UserError("nets trained together take no dropout")
         self.orders, self.hidden_units = orders, nets[0].hidden_units
         self.weights = nn.ParameterList()  # of each layer (S, out, in)
-        self.biases = nn.ParameterList()  # of each layer (S, 1, out)
+        self.biases = nn.ParameterList()  # of each layer (S, out, 1)
         for layer in LAYERS:
             alike = [net.get_submodule(layer) for net in nets]
             self.weights.append(torch.stack([one.weight.detach() for one in alike]))
-            self.biases.append(torch.stack([one.bias.detach() for one in alike])[:, None])
+            self.biases.append(torch.stack([one.bias.detach() for one in alike])[..., None])
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Logits (S, N, 10) of pixels (N, 784), or of (G, N, 784): for each group its own."""
-        units, count = self.hidden_units, pixels.shape[-2]
+        """Logits (S, N, 10) of pixels (N, 784), or of (G, N, 784): for each group its own.
+
+        Inside, units come before cases: so no product, nor its gradient, has to be transposed.
+        """
         first = self.weights[0].view(self.orders, -1, PIXELS)  # a group's first layers in one
-        sums = pixels @ first.mT  # (G, N, S / G * units)
-        sums = sums.unflatten(-1, (-1, units)).transpose(1, 2).reshape(-1, count, units)
+        sums = (first @ pixels.mT).view(len(self.weights[0]), self.hidden_units, -1)
         hidden1 = F.relu(sums + self.biases[0])
-        hidden2 = F.relu(torch.baddbmm(self.biases[1], hidden1, self.weights[1].mT))
-        return torch.baddbmm(self.biases[2], hidden2, self.weights[2].mT)
+        hidden2 = F.relu(torch.baddbmm(self.biases[1], self.weights[1], hidden1))
+        return torch.baddbmm(self.biases[2], self.weights[2], hidden2).mT
 
     @torch.no_grad()
     def unstack(self, nets: Sequence[RectifierNet]) -> None:
@@ -165,7 +166,7 @@ class StackedNet(nn.Module):
         for layer, weights, biases in zip(LAYERS, self.weights, self.biases, strict=True):
             for net, weight, bias in zip(nets, weights, biases, strict=True):
                 net.get_submodule(layer).weight.copy_(weight)
-                net.get_submodule(layer).bias.copy_(bias[0])
+                net.get_submodule(layer).bias.copy_(bias[:, 0])
 
 
 def save_model(path: str | Path, model: RectifierNet, **record: Any) -> None:
@@ -212,8 +213,9 @@ def _problem(checkpoint: dict[str, Any]) -> str | None:
     missing = {"format_version", "architecture", "hidden_units", "state_dict"} - checkpoint.keys()
     if missing:
         return f"it has no {', '.join(sorted(missing))}"
-    if checkpoint["format_version"] != FORMAT_VERSION:
-        return f"its format version is {checkpoint['format_version']!r}, not {FORMAT_VERSION}"
+    version = checkpoint["format_version"]
+    if type(version) is not int or version != FORMAT_VERSION:
+        return f"its format version is {version!r}, not {FORMAT_VERSION}"
     if checkpoint["architecture"] not in list(ARCHITECTURES):
         return f"its architecture is {checkpoint['architecture']!r}"
     for name in ("parameters", "data_set", "result"):
@@ -228,11 +230,15 @@ def _problem(checkpoint: dict[str, Any]) -> str | None:
         return f"its state_dict does not hold {', '.join(shapes)}"
     for name, shape in shapes.items():
         value = state[name]
-        if not isinstance(value, Tensor) or value.shape != shape or value.dtype != torch.float32:
+        if not _is_plain(value) or value.shape != shape or value.dtype != torch.float32:
             return f"{name} is not a float32 tensor of shape {tuple(shape)}"
         if not torch.isfinite(value).all():
             return f"{name} holds a value that is not finite"
     return None
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.layout is torch.strided and not value.is_meta
 
 
 def write_atomically(path: str | Path, content: dict[str, Any]) -> None:
@@ -240,24 +246,21 @@ def write_atomically(path: str | Path, content: dict[str, Any]) -> None:
 
     Raises UserError naming the file if the disk is full, the folder missing or read-only.
     """
-    path, temporary = Path(path), None
+    path = Path(path)
+    part = path.with_name(f".{path.name}.part")
     whole = io.BytesIO()  # not straight to the file: torch.save hides the cause of a failed write
     torch.save(content, whole)
     try:
-        with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=f".{path.name}.", suffix=".tmp", delete=False
-        ) as file:
-            temporary = file.name
+        with open(part, "wb") as file:
             file.write(whole.getbuffer())
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        os.replace(part, path)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from None
     finally:
-        if temporary and os.path.exists(temporary):
-            os.unlink(temporary)
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 def read_dict(path: str | Path) -> dict[str, Any]:

@@ -295,7 +295,11 @@ def common_flags(parser: argparse.ArgumentParser) -> None:
     data_flags(parser)
     add("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="[auto]")
     add("--precision", choices=("fp32", "bf16"), default="fp32", help="of matrix products [fp32]")
-    add("--threads", type=flag_type(Count), help="of the processor; results depend on it [all]")
+    add(
+        "--threads",
+        type=flag_type(Count),
+        help="of the processor; the last bits depend on it [all]",
+    )
     add("--quiet", action="store_true", help="no progress, only the result")
 
 
