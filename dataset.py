@@ -88,10 +88,13 @@ def load_mnist(data_dir: str | Path | None = None, source: str = "auto") -> Mnis
         return _load_sample()
     if problem:
         raise UserError(f"MNIST is not in {root} and could not be downloaded: {problem}")
-    from torchvision.datasets import MNIST
+    from torchvision.datasets.mnist import read_image_file, read_label_file
 
-    sets = [MNIST(str(root), train=train) for train in (True, False)]
-    return Mnist(*(as_digits(s.data, s.targets) for s in sets), name="MNIST")
+    # Not the class MNIST: it prefers what old versions of torchvision left in MNIST/processed.
+    files = [str(root / "MNIST" / "raw" / name) for name in SHA256]
+    training = as_digits(read_image_file(files[0]), read_label_file(files[1]))
+    test = as_digits(read_image_file(files[2]), read_label_file(files[3]))
+    return Mnist(training, test, name="MNIST")
 
 
 def hold_out(mnist: Mnist, cases: int = 10_000) -> Mnist:
@@ -100,6 +103,8 @@ def hold_out(mnist: Mnist, cases: int = 10_000) -> Mnist:
     Of the sample, a fifth. Raises UserError if nothing would be left to train on.
     """
     cases = min(cases, len(mnist.training) // 5)
+    if cases == 0:
+        raise UserError(f"a training set of {len(mnist.training)} cases is too small to split")
     training, held_out = mnist.training[:-cases], mnist.training[-cases:]
     return Mnist(training, held_out, f"{mnist.name} validation")
 
@@ -113,10 +118,10 @@ def filter_by_class(
     """
     if (keep is None) == (omit is None):
         raise UserError("filter_by_class: give either the digits to keep or those to omit")
-    named = torch.tensor(list(keep if omit is None else omit), dtype=torch.int64)
-    if len(named) == 0 or named.min() < 0 or named.max() > 9:
-        raise UserError(f"digits to keep or omit must be from 0 to 9, not {named.tolist()}")
-    mask = torch.isin(digits.labels, named.to(digits.labels.device))
+    named = list(keep if omit is None else omit)
+    if not named or any(digit not in range(10) for digit in named):
+        raise UserError(f"digits to keep or omit must be from 0 to 9, not {named}")
+    mask = torch.isin(digits.labels, torch.tensor(named, device=digits.labels.device))
     chosen = digits[mask if omit is None else ~mask]
     if len(chosen) == 0:
         raise UserError(f"no case is left after keeping {keep} / omitting {omit}")
@@ -209,15 +214,17 @@ def _fetch(root: Path) -> str | None:
 
 def _download(root: Path) -> str | None:
     """Let torchvision unpack or download MNIST; the reason, in a line, if it could not."""
+    try:
+        from torchvision.datasets import MNIST
+    except ImportError as error:
+        return f"torchvision cannot be imported ({error})"
     timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(DOWNLOAD_SECONDS)
     try:
-        from torchvision.datasets import MNIST
-
         MNIST(str(root), download=True)
     except PermissionError as error:
         raise UserError(f"cannot write to {error.filename}: {error.strerror}") from None
-    except (ImportError, OSError, EOFError, RuntimeError, ValueError) as error:
+    except (OSError, EOFError, RuntimeError, ValueError) as error:
         _check_archives(root / "MNIST" / "raw")
         return str(error).strip().splitlines()[0]
     finally:

@@ -86,10 +86,10 @@ def distill_together(
 
     Each gets the weights that `init_weights` and `distill` alone would give it, but for rounding.
     Worth it for small students, of 30 units say; `params` and `options` are those of `distill`,
-    less temperature and seed. Raises UserError for dropout or a weight on the correct labels.
+    less temperature and seed. Raises UserError for regularisation and for a weight on the labels.
     """
-    if params.hard_weight:
-        raise UserError("students distilled together take no --hard-weight")
+    if params.hard_weight or params.max_squared_length:
+        raise UserError("students distilled together take no hard_weight or max_squared_length")
     students = {}
     for seed, temperature in itertools.product(seeds, temperatures):
         student = SmallNet(params.hidden_units, params.dropout_visible, params.dropout_hidden)
@@ -98,7 +98,8 @@ def distill_together(
     device = transfer_set.labels.device
     stack = StackedNet(list(students.values()), orders=len(seeds)).to(device)
     each = torch.tensor([t for t, _ in students], device=device)[:, None, None]
-    together = SimpleNamespace(**vars(params) | {"temperature": each})
+    fields = {name: getattr(params, name) for name in dir(params) if not name.startswith("_")}
+    together = SimpleNamespace(**fields | {"temperature": each})
     distill(stack, teacher, transfer_set, together, seed=list(seeds), **options)
     stack.unstack(list(students.values()))
     return students

@@ -50,12 +50,14 @@ def margins(logits: Tensor, labels: Tensor, group: list[int]) -> Margins:
 def best_shift(cases: Margins) -> float:
     """The shift with the fewest errors on `cases`: the middle of the widest best interval."""
     needed, order = cases.needed.sort()
-    # Between needed[k - 1] and needed[k] the first k cases are put in the group.
+    # Between needed[k - 1] and needed[k] the first k cases are put in the group; here are also the
+    # shifts below all of them and above. Cases that need the same shift are put there together.
+    limits = torch.cat((needed[:1] - 1, needed, needed[-1:] + 1))
     gained = cases.inside_wrong[order].long() - cases.outside_wrong[order].long()
-    errors = gained.cumsum(0)[:-1]
-    width = (needed[1:] - needed[:-1]).masked_fill(errors > errors.min(), -1)
-    k = int(width.argmax())
-    return float(needed[k] + needed[k + 1]) / 2
+    errors = torch.cat((gained.new_zeros(1), gained.cumsum(0)))
+    width = limits.diff()
+    k = int(width.masked_fill(errors > errors[width > 0].min(), -1).argmax())
+    return float(limits[k] + limits[k + 1]) / 2
 
 
 def label_free_shift(needed: Tensor, share: float) -> float:
@@ -103,6 +105,8 @@ def main() -> None:
         raise UserError("give either --keep or --omit, not both")
     kind = "keep" if args.keep else "omit"
     digits = sorted(set(args.keep or args.omit or [3]))
+    if len(set(range(10)) & set(digits)) == 10:
+        raise UserError(f"--{kind} {' '.join(map(str, digits))}: name some of the digits, not all")
     params = chosen_params(args, "Distilled")
     which = {"omit": "wo", "keep": "only"}[kind] + "".join(map(str, digits))
     name = f"distilled_model_{which}_{params.hidden_units}_{params.temperature:g}.pt"

@@ -1,9 +1,12 @@
 """The nets, their initialisation, dropout and weight constraint, and their checkpoints."""
 
-import fcntl
 import io
 import os
 import pickle
+import pickletools
+import re
+import reprlib
+import sys
 import zipfile
 from collections.abc import Sequence
 from contextlib import suppress
@@ -16,10 +19,18 @@ from torch import Tensor, nn
 
 from training_params import UserError
 
+try:
+    import fcntl
+except ImportError:  # on Windows, where runs are not kept from writing to one output
+    fcntl = None
+
 PIXELS, CLASSES = 784, 10
 LAYERS = ("hidden1", "hidden2", "output")
 FORMAT_VERSION = 1  # of the checkpoints
 MAX_BYTES = 2**30  # what a checkpoint or resume point may unpack to
+PLAIN_GLOBALS = re.compile(
+    r"collections OrderedDict|torch \w+Storage|torch\._utils _rebuild_(tensor_v2|parameter)"
+)
 
 
 def drop(units: Tensor, probability: float) -> Tensor:
@@ -27,7 +38,7 @@ def drop(units: Tensor, probability: float) -> Tensor:
 
     Unlike nn.Dropout the rest is *not* divided by the keep probability ([DO]); at test time the
     outgoing weights are multiplied by it instead. Bits come from PyTorch's global generator, 16
-    for each element (1 for a probability of one half): the probability is exact to 2^-17, at a
+    for each element (8 for a probability of one half): the probability is exact to 2^-16, at a
     tenth of the time of `bernoulli_`, which costs as much as the layer's matrix product.
     """
     if probability == 0:
@@ -38,7 +49,7 @@ def drop(units: Tensor, probability: float) -> Tensor:
     words.random_(-(2**63), None)  # all 64 bits of each; by default the sign would stay 0
     drawn = words.view(kind)[: units.numel()].view(units.shape)
     lowest, values = torch.iinfo(kind).min, 2 ** torch.iinfo(kind).bits
-    kept = drawn >= lowest + round(probability * values)
+    kept = drawn >= min(lowest + round(probability * values), lowest + values - 1)
     return units * kept.to(units.dtype)  # converted once, not in forward and backward
 
 
@@ -215,15 +226,15 @@ def _problem(checkpoint: dict[str, Any]) -> str | None:
         return f"it has no {', '.join(sorted(missing))}"
     version = checkpoint["format_version"]
     if type(version) is not int or version != FORMAT_VERSION:
-        return f"its format version is {version!r}, not {FORMAT_VERSION}"
+        return f"its format version is {reprlib.repr(version)}, not {FORMAT_VERSION}"
     if checkpoint["architecture"] not in list(ARCHITECTURES):
-        return f"its architecture is {checkpoint['architecture']!r}"
+        return f"its architecture is {reprlib.repr(checkpoint['architecture'])}"
     for name in ("parameters", "data_set", "result"):
         if not isinstance(checkpoint.get(name, {}), dict):
             return f"its {name} are no dict"
     units, state = checkpoint["hidden_units"], checkpoint["state_dict"]
     if type(units) is not int or not 1 <= units <= 16_384:
-        return f"its hidden_units are {units!r}"
+        return f"its hidden_units are {reprlib.repr(units)}"
     with torch.device("meta"):
         shapes = {k: v.shape for k, v in SmallNet(units).state_dict().items()}
     if not isinstance(state, dict) or state.keys() != shapes.keys():
@@ -269,6 +280,11 @@ def read_dict(path: str | Path) -> dict[str, Any]:
         with zipfile.ZipFile(path) as archive:  # checked first: torch would read older formats too
             if sum(entry.file_size for entry in archive.infolist()) > MAX_BYTES:
                 raise UserError(f"{path} is no checkpoint of this project: it is too large")
+            if archive.testzip():  # torch does not compare the checksums
+                raise zipfile.BadZipFile
+            for name in archive.namelist():
+                if name.endswith("data.pkl"):
+                    _check_pickle(archive.read(name))
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
@@ -281,6 +297,23 @@ def read_dict(path: str | Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{path} holds a {type(content).__name__}, not a checkpoint")
     return content
+
+
+def _check_pickle(pickled: bytes) -> None:
+    """Raise UnpicklingError for what no checkpoint needs, though torch.load would carry it out.
+
+    That is bytearrays of any size, and tuples that hold one and the same tuple twice, and so on:
+    as the key of a dict they are hashed for ever.
+    """
+    tuples, before = set(), ""
+    for opcode, argument, _ in pickletools.genops(pickled):
+        if opcode.name == "GLOBAL" and not PLAIN_GLOBALS.fullmatch(argument):
+            raise pickle.UnpicklingError
+        if before.startswith("TUPLE") and opcode.name.endswith("BINPUT"):
+            tuples.add(argument)
+        elif opcode.name.endswith("BINGET") and argument in tuples:
+            raise pickle.UnpicklingError
+        before = opcode.name
 
 
 class ResumePoint:
@@ -302,11 +335,15 @@ class ResumePoint:
         if not self.path.exists():
             raise UserError(f"nothing to resume: there is no {self.path}")
         state = read_dict(self.path)
-        if state.keys() != {"settings", "model", "optimizer", "random", "history"}:
+        history = state.pop("history", None)
+        if state.keys() != {"settings", "model", "optimizer", "random"} or not (
+            isinstance(history, list)
+            and all(isinstance(v, dict) for v in (*history, *state.values()))
+        ):
             raise UserError(f"{self.path} is no resume point: delete it and start anew")
         check_same(self.settings, state["settings"], self.path)
-        self.state = state
-        return len(state["history"])
+        self.state = state | {"history": history}
+        return len(history)
 
     def restore(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, order: list[torch.Generator]
@@ -324,7 +361,9 @@ class ResumePoint:
             torch.cuda.set_rng_state_all(random["cuda"])
         except (AttributeError, KeyError, RuntimeError, TypeError, ValueError):
             raise UserError(f"{self.path} is damaged: delete it and start anew") from None
-        return list(self.state["history"])
+        # Interned, as the names in the code are: else a checkpoint has the same content in other
+        # bytes, since pickle writes a string only once as long as it is the same object.
+        return [{sys.intern(k): v for k, v in entry.items()} for entry in self.state["history"]]
 
     def save(
         self,
@@ -353,7 +392,7 @@ def check_same(settings: dict[str, Any], earlier: dict[str, Any], path: Path) ->
     """Raise UserError naming every setting in which a run differs from the one in `path`."""
     now, then = _flat(settings), _flat(earlier)
     differences = [
-        f"{name} is {now.get(name)!r}, was {then.get(name)!r}"
+        f"{name} is {now.get(name)!r}, was {reprlib.repr(then.get(name))}"
         for name in sorted(now.keys() | then.keys())
         if now.get(name) != then.get(name)
     ]
@@ -378,24 +417,34 @@ class Lock:
 
     def __enter__(self) -> None:
         try:
-            self.file = open(self.path, "a+")
+            self.file = open(self.path, "a+", errors="replace")
+            while not self._take():  # the run that made this file ended meanwhile, and removed it
+                self.file.close()
+                self.file = open(self.path, "a+", errors="replace")
+            self.file.truncate(0)
+            self.file.write(str(os.getpid()))
+            self.file.flush()
         except OSError as error:
             raise UserError(f"cannot write {self.output}: {error.strerror}") from None
+
+    def _take(self) -> bool:
+        """Lock the open file; whether it is still the one that others find under its name."""
+        if not fcntl:
+            return True
         try:
             fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+            return os.path.samestat(os.fstat(self.file.fileno()), os.stat(self.path))
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
             self.file.seek(0)
             raise UserError(
                 f"{self.output} is being written by another run, process {self.file.read()}: "
                 "wait for it or choose another --output"
             ) from None
-        if not self.path.exists():  # the other run ended between our two calls, and took it along
-            self.file.close()
-            return self.__enter__()
-        self.file.truncate(0)
-        self.file.write(str(os.getpid()))
-        self.file.flush()
 
     def __exit__(self, *error: object) -> None:
-        self.path.unlink(missing_ok=True)
-        self.file.close()
+        with suppress(OSError):  # in a folder that became read-only it stays, and locks nothing
+            self.path.unlink(missing_ok=True)
+        with suppress(OSError):  # on a full disk
+            self.file.close()

@@ -4,6 +4,7 @@ The training loop of this project is `train`; the scripts that distil call it to
 """
 
 import argparse
+import os
 import platform
 import shlex
 import sys
@@ -140,7 +141,7 @@ def train(
     used. `seed` gives the order of the data, jitter and dropout: the same seed, machine and number
     of threads give bit-identical weights, also after resuming from `resume_point`. Errors on
     `test_set` are counted about 50 times, for the eye only: they decide nothing.
-    Raises TrainingFailed when the loss is not finite.
+    Raises TrainingFailed after an epoch that leaves the loss or a weight not finite.
     """
     torch.set_flush_denormal(True)  # denormal numbers make element-wise steps 10-50 times slower
     torch.manual_seed(seed if isinstance(seed, int) else 0)  # for dropout, which stacks have not
@@ -149,6 +150,8 @@ def train(
     history: list[dict[str, Any]] = []
     if resume_point:
         history = resume_point.restore(model, optimizer, loader.generators)
+        if not history:  # so that a full disk or a folder that is read-only shows at once
+            resume_point.save(model, optimizer, loader.generators, history)
     progress = progress or Progress(quiet=True)
     progress.start(params.epochs, len(loader), len(history))
     for epoch in range(len(history), params.epochs):
@@ -156,9 +159,10 @@ def train(
             model, loader, optimizer, loss, params, epoch, precision, progress.after_batch
         )
         rate, _ = schedule(params, epoch, params.epochs)
-        if not torch.isfinite(mean_loss).all():
+        if not all(torch.isfinite(values).all() for values in (mean_loss, *model.parameters())):
+            progress.close()
             raise TrainingFailed(
-                f"the loss is not finite in epoch {epoch + 1} (learning rate {rate:g}): "
+                f"loss or weights are not finite in epoch {epoch + 1} (learning rate {rate:g}): "
                 "try a lower --learning-rate"
             )
         entry = {"epoch": epoch + 1, "loss": mean_loss.tolist(), "rate": rate}
@@ -212,6 +216,7 @@ class Progress:
 
     def start(self, epochs: int, batches: int, done: int) -> None:
         self.epochs, self.done, self.started = epochs, done, time.perf_counter()
+        self.errors = ""
         if not self.quiet and sys.stderr.isatty():
             self.bar = tqdm(
                 total=epochs * batches,
@@ -317,7 +322,7 @@ def run(
         "teacher": teacher,
     }
     output = Path(args.output)
-    if output.is_dir():
+    if os.path.isdir(output):
         raise UserError(f"--output {output} is a folder: name a file")
     if output.parent == DEFAULT_FOLDER:
         DEFAULT_FOLDER.mkdir(exist_ok=True)
@@ -341,20 +346,23 @@ def run(
                 resume_point=resume_point,
                 progress=progress,
             )
+            record = settings | {
+                "hidden_units": model.hidden_units,
+                "command": command_line(),
+                "versions": versions(),
+                "result": measure(scale_weights(model), mnist.test.to("cpu")),
+                "history": history,
+            }
+            save_model(output, model, **record)
+            resume_point.remove()
         except Stopped:
             progress.close()
             kept = f"Go on with: {command_line()} --resume"
-            print(f"Stopped. {kept if resume_point.path.exists() else 'No epoch was finished.'}")
+            print(f"Stopped. {kept if resume_point.path.exists() else 'Nothing was kept.'}")
             raise
-        record = settings | {
-            "hidden_units": model.hidden_units,
-            "command": command_line(),
-            "versions": versions(),
-            "result": measure(scale_weights(model), mnist.test.to("cpu")),
-            "history": history,
-        }
-        save_model(output, model, **record)
-        resume_point.remove()
+        except TrainingFailed:
+            resume_point.remove()  # going on would come to the same
+            raise
     report(record, output)
     return load_checkpoint(output)
 

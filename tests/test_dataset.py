@@ -1,0 +1,476 @@
+import hashlib
+import shutil
+import struct
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from common import MNIST_ROOT, random_digits, random_net
+
+import dataset
+from dataset import (
+    Digits,
+    Mnist,
+    as_digits,
+    filter_by_class,
+    get_dataloader,
+    hold_out,
+    load_mnist,
+    pixels,
+)
+from train import count_errors
+from training_params import UserError
+
+NAMES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
+
+
+def moved(image: np.ndarray, down: int, right: int) -> np.ndarray:
+    """The image translated, pixel by pixel; zeros move in."""
+    result = np.zeros_like(image)
+    for y in range(28):
+        for x in range(28):
+            if 0 <= y - down < 28 and 0 <= x - right < 28:
+                result[y, x] = image[y - down, x - right]
+    return result
+
+
+def one_pass(loader) -> Digits:
+    fields = zip(*(vars(batch).values() for batch in loader), strict=True)
+    return Digits(*(None if column[0] is None else torch.cat(column) for column in fields))
+
+
+def order_of(loader) -> list[int]:
+    return one_pass(loader).indices.tolist()
+
+
+def as_bytes(images: torch.Tensor) -> np.ndarray:
+    """Pixels in [0, 1] of shape (N, 784) as the bytes that they were."""
+    return images.mul(255).round().to(torch.uint8).view(-1, 28, 28).numpy()
+
+
+# Translation jitter
+
+
+@pytest.mark.parametrize("jitter", [1, 2, 3])
+def test_a_jittered_image_is_the_image_moved_by_up_to_that_many_pixels(jitter):
+    digits = random_digits(40)
+    originals = digits.images.numpy()
+    far = 0
+    for batch in get_dataloader(digits, 12, seed=1, jitter=jitter):
+        assert batch.images.dtype == torch.float32
+        assert batch.images.shape == (len(batch), 784)
+        for image, index in zip(as_bytes(batch.images), batch.indices.tolist(), strict=True):
+            shifts = [
+                (down, right)
+                for down in range(-jitter, jitter + 1)
+                for right in range(-jitter, jitter + 1)
+                if np.array_equal(image, moved(originals[index], down, right))
+            ]
+            assert len(shifts) == 1
+            far += jitter in map(abs, shifts[0])
+    assert far > 0
+
+
+def test_nothing_that_is_moved_out_comes_in_again_on_the_other_side():
+    white = as_digits(torch.full((300, 28, 28), 255, dtype=torch.uint8), torch.zeros(300))
+    for image in as_bytes(one_pass(get_dataloader(white, 100, seed=2, jitter=2)).images):
+        rows, columns = image.any(axis=1), image.any(axis=0)
+        assert np.array_equal(image > 0, np.outer(rows, columns))
+        for line in (rows, columns):
+            assert line.sum() >= 26
+            assert line.sum() == 28 or line[0] != line[-1]
+
+
+def shifts_of(loader) -> np.ndarray:
+    """By which of the 25 shifts, from 0 to 24, each image with a single dot was moved."""
+    places = one_pass(loader).images.argmax(dim=1).numpy()
+    return (places // 28 - 12) * 5 + places % 28 - 12
+
+
+@pytest.fixture
+def dots() -> Digits:
+    images = torch.zeros(10_000, 28, 28, dtype=torch.uint8)
+    images[:, 14, 14] = 255
+    return as_digits(images, torch.zeros(10_000))
+
+
+def test_all_25_shifts_are_equally_frequent(dots):
+    counts = np.bincount(shifts_of(get_dataloader(dots, 100, seed=3, jitter=2)), minlength=25)
+    assert len(counts) == 25
+    assert ((counts - 400) ** 2 / 400).sum() < 60  # chi-square, 24 degrees of freedom: p < 0.0001
+
+
+def test_the_shift_of_an_image_is_drawn_anew_in_each_pass(dots):
+    loader = get_dataloader(dots, 100, seed=3, jitter=2)
+    by_case = []
+    for _ in range(2):
+        seen = one_pass(loader)
+        by_case.append(seen.images.argmax(dim=1)[seen.indices.argsort()])
+    same = (by_case[0] == by_case[1]).float().mean().item()
+    assert abs(same - 1 / 25) < 4 * (1 / 25 * 24 / 25 / 10_000) ** 0.5
+
+
+def test_jitter_0_leaves_the_images_untouched():
+    digits = random_digits(70)
+    seen = one_pass(get_dataloader(digits, 20, seed=4))
+    assert np.array_equal(as_bytes(seen.images), digits.images[seen.indices].numpy())
+
+
+def test_jitter_does_not_change_the_data_set():
+    digits = random_digits(30)
+    before = digits.images.clone()
+    for batch in get_dataloader(digits, 10, jitter=2):
+        batch.images.zero_()
+    assert torch.equal(digits.images, before)
+
+
+def test_pixels_are_bytes_divided_by_255():
+    images = torch.arange(256, dtype=torch.uint8).repeat(4)[:784].view(1, 28, 28)
+    expected = np.arange(1024)[:784] % 256 / 255
+    assert np.allclose(pixels(images).numpy(), expected[None], rtol=1e-6, atol=0)
+
+
+# Minibatches
+
+
+@pytest.mark.parametrize(("cases", "batch_size"), [(100, 10), (103, 10), (7, 7), (7, 1), (9, 5)])
+@pytest.mark.parametrize("jitter", [0, 2])
+def test_each_pass_has_every_case_once_and_keeps_the_smaller_last_batch(cases, batch_size, jitter):
+    loader = get_dataloader(random_digits(cases), batch_size, seed=5, jitter=jitter)
+    for _ in range(2):
+        sizes = [len(batch) for batch in loader]
+        assert sizes == [min(batch_size, cases - i) for i in range(0, cases, batch_size)]
+        assert len(loader) == len(sizes)
+        assert sorted(order_of(loader)) == list(range(cases))
+
+
+def test_each_pass_has_another_order():
+    loader = get_dataloader(random_digits(200), 10, seed=6)
+    assert order_of(loader) != order_of(loader)
+
+
+def test_labels_and_logits_of_the_teacher_go_with_their_images():
+    digits = random_digits(60)
+    digits = replace(digits, teacher_logits=torch.randn(60, 10))
+    for batch in get_dataloader(digits, 16, seed=7):
+        cases = batch.indices
+        assert np.array_equal(as_bytes(batch.images), digits.images[cases].numpy())
+        assert torch.equal(batch.labels, digits.labels[cases])
+        assert torch.equal(batch.teacher_logits, digits.teacher_logits[cases])
+
+
+def test_the_order_depends_on_the_seed_alone():
+    digits = random_digits(200)
+    torch.manual_seed(0)
+    first = one_pass(get_dataloader(digits, 10, seed=8, jitter=2))
+    torch.manual_seed(1)
+    torch.rand(3)
+    again = one_pass(get_dataloader(digits, 10, seed=8, jitter=2))
+    other = one_pass(get_dataloader(digits, 10, seed=9, jitter=2))
+    assert torch.equal(first.indices, again.indices)
+    assert torch.equal(first.images, again.images)
+    assert not torch.equal(first.indices, other.indices)
+
+
+def test_the_order_is_that_of_the_seed_with_any_number_of_threads():
+    digits = random_digits(3000)
+    orders = []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        orders.append(one_pass(get_dataloader(digits, 100, seed=8, jitter=2)))
+    assert torch.equal(orders[0].indices, orders[1].indices)
+    assert torch.equal(orders[0].images, orders[1].images)
+
+
+def test_the_loader_draws_nothing_from_the_global_generator():
+    before = torch.get_rng_state()
+    order_of(get_dataloader(random_digits(50), 10, seed=8, jitter=2))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_evaluation_between_two_passes_does_not_change_the_second():
+    digits, net = random_digits(100), random_net(dropout_visible=0.2, dropout_hidden=0.5)
+    alone, disturbed = (get_dataloader(digits, 10, seed=8, jitter=2) for _ in range(2))
+    orders = []
+    for loader, evaluating in ((alone, False), (disturbed, True)):
+        for _ in range(2):
+            orders.append(order_of(loader))
+            if evaluating:
+                count_errors(net, digits)
+                order_of(get_dataloader(digits, 10, seed=8))
+                torch.randperm(10)
+    assert orders[:2] == orders[2:]
+
+
+def test_several_seeds_give_each_the_order_it_has_alone():
+    digits = random_digits(55)
+    seeds = [3, 0, 11]
+    alone = [list(get_dataloader(digits, 20, seed, jitter=1)) for seed in seeds]
+    for i, batch in enumerate(get_dataloader(digits, 20, seeds, jitter=1)):
+        for place in range(3):
+            assert torch.equal(batch.indices[place], alone[place][i].indices)
+            assert torch.equal(batch.labels[place], alone[place][i].labels)
+            assert torch.equal(batch.images[place], alone[place][i].images)
+
+
+def test_a_batch_larger_than_the_data_set_is_refused():
+    with pytest.raises(UserError, match=r"51.*50"):
+        get_dataloader(random_digits(50), 51)
+
+
+# Leaving out digits
+
+
+@pytest.mark.parametrize("named", [[3], [7, 8], [0, 9, 0], list(range(9)), range(4)])
+@pytest.mark.parametrize("kind", ["keep", "omit"])
+def test_filtering_selects_what_a_plain_loop_selects(kind, named):
+    digits = random_digits(500)
+    digits = replace(digits, teacher_logits=torch.randn(500, 10))
+    expected = [
+        i for i, label in enumerate(digits.labels.tolist()) if (label in named) == (kind == "keep")
+    ]
+    chosen = filter_by_class(digits, **{kind: named})
+    assert chosen.indices.tolist() == expected
+    assert torch.equal(chosen.images, digits.images[expected])
+    assert torch.equal(chosen.labels, digits.labels[expected])
+    assert torch.equal(chosen.teacher_logits, digits.teacher_logits[expected])
+
+
+def test_all_fields_stay_aligned_after_filtering_shuffling_and_slicing():
+    digits = random_digits(300)
+    digits = replace(digits, teacher_logits=torch.randn(300, 10))
+    some = filter_by_class(digits[torch.randperm(300)][20:], omit=[3])
+    seen = one_pass(get_dataloader(some, 32, seed=1))
+    assert sorted(seen.indices.tolist()) == sorted(some.indices.tolist())
+    assert torch.equal(seen.labels, digits.labels[seen.indices])
+    assert torch.equal(seen.teacher_logits, digits.teacher_logits[seen.indices])
+    assert np.array_equal(as_bytes(seen.images), digits.images[seen.indices].numpy())
+    assert not (digits.labels[seen.indices] == 3).any()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {},
+        {"keep": [3], "omit": [4]},
+        {"keep": []},
+        {"omit": []},
+        {"keep": [10]},
+        {"omit": [-1]},
+        {"omit": [3, 11]},
+        {"omit": [3.5]},
+        {"keep": ["3"]},
+        {"omit": range(10)},
+    ],
+    ids=str,
+)
+def test_a_choice_of_digits_that_makes_no_sense_is_refused(wrong):
+    with pytest.raises(UserError):
+        filter_by_class(random_digits(100), **wrong)
+
+
+def test_digits_that_do_not_occur_leave_no_case():
+    digits = random_digits(100)
+    only_ones = digits[digits.labels == 1]
+    with pytest.raises(UserError, match="no case"):
+        filter_by_class(only_ones, keep=[2])
+
+
+# The bundled sample and the validation set
+
+
+def test_the_sample_has_each_digit_equally_often(sample):
+    assert sample.name == "sample"
+    assert sample.training.labels.bincount().tolist() == [400] * 10
+    assert sample.test.labels.bincount().tolist() == [100] * 10
+    for digits in (sample.training, sample.test):
+        assert digits.images.shape == (len(digits.labels), 28, 28)
+        assert digits.images.dtype == torch.uint8
+
+
+def test_no_image_of_the_sample_is_both_for_training_and_for_test(sample):
+    training, test = ({i.numpy().tobytes() for i in d.images} for d in sample[:2])
+    assert not training & test
+
+
+def test_a_damaged_sample_is_named(tmp_path, monkeypatch):
+    damaged = tmp_path / "sample-5000.npz"
+    damaged.write_bytes(dataset.SAMPLE.read_bytes()[:-1])
+    monkeypatch.setattr(dataset, "SAMPLE", damaged)
+    with pytest.raises(UserError, match=r"sample-5000\.npz"):
+        load_mnist(source="sample")
+
+
+def test_hold_out_sets_the_last_training_cases_apart_without_a_look_at_the_test_set():
+    training = random_digits(60_000)
+    held = hold_out(Mnist(training, None, "MNIST"))
+    assert held.training.indices.tolist() == list(range(50_000))
+    assert held.test.indices.tolist() == list(range(50_000, 60_000))
+    assert torch.equal(held.test.images, training.images[50_000:])
+    assert held.name == "MNIST validation"
+
+
+def test_hold_out_takes_a_fifth_of_the_sample(sample):
+    held = hold_out(sample)
+    assert (len(held.training), len(held.test)) == (3200, 800)
+    assert not set(held.training.indices.tolist()) & set(held.test.indices.tolist())
+    assert len(sample.training) == 4000
+
+
+@pytest.mark.parametrize("cases", [1, 4])
+def test_hold_out_refuses_to_leave_nothing_to_train_on(cases):
+    with pytest.raises(UserError):
+        hold_out(Mnist(random_digits(cases), random_digits(5), "MNIST"))
+
+
+# MNIST itself
+
+
+def idx_file(array: np.ndarray) -> bytes:
+    header = struct.pack(">BBBB", 0, 0, 8, array.ndim) + struct.pack(
+        f">{array.ndim}I", *array.shape
+    )
+    return header + array.tobytes()
+
+
+@pytest.fixture
+def small_mnist(tmp_path, monkeypatch):
+    """A folder with files like those of MNIST, of 30 and 20 cases, which pass for canonical."""
+    raw = tmp_path / "data" / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for name, cases in zip(NAMES, (30, 30, 20, 20), strict=True):
+        digits = random_digits(cases, seed=cases)
+        array = digits.images if "images" in name else digits.labels.byte()
+        (raw / name).write_bytes(idx_file(array.numpy()))
+        digest = hashlib.sha256((raw / name).read_bytes()).hexdigest()
+        monkeypatch.setitem(dataset.SHA256, name, digest)
+    return raw.parent.parent
+
+
+def is_small_mnist(mnist: Mnist) -> bool:
+    return all(
+        torch.equal(found.images, made.images) and torch.equal(found.labels, made.labels)
+        for found, made in zip(
+            mnist[:2], (random_digits(30, 30), random_digits(20, 20)), strict=True
+        )
+    )
+
+
+def test_the_training_and_the_test_set_come_from_their_own_files(small_mnist):
+    mnist = load_mnist(small_mnist, "mnist")
+    assert is_small_mnist(mnist)
+    assert mnist.name == "MNIST"
+    assert mnist.test.labels.dtype == torch.int64
+    assert mnist.test.indices.tolist() == list(range(20))
+
+
+def test_mnist_is_looked_for_in_the_folder_that_the_environment_names(small_mnist, monkeypatch):
+    monkeypatch.setenv("MNIST_DIR", str(small_mnist))
+    assert is_small_mnist(load_mnist(source="auto"))
+
+
+def test_a_folder_that_is_given_goes_before_that_of_the_environment(
+    small_mnist, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("MNIST_DIR", str(tmp_path / "elsewhere"))
+    assert is_small_mnist(load_mnist(small_mnist, "mnist"))
+
+
+@pytest.mark.parametrize("source", ["auto", "mnist"])
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("damage", ["longer", "shorter", "empty", "one bit"])
+def test_a_corrupt_file_of_mnist_is_named(small_mnist, source, name, damage):
+    path = small_mnist / "MNIST" / "raw" / name
+    whole = path.read_bytes()
+    path.write_bytes(
+        {
+            "longer": whole + b"\0",
+            "shorter": whole[:-1],
+            "empty": b"",
+            "one bit": whole[:-1] + bytes([whole[-1] ^ 1]),
+        }[damage]
+    )
+    with pytest.raises(UserError, match=f"{name} is corrupt"):
+        load_mnist(small_mnist, source)
+
+
+@pytest.mark.parametrize("source", ["auto", "mnist"])
+def test_a_corrupt_archive_that_stops_the_unpacking_is_named(tmp_path, source):
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    (raw / "t10k-labels-idx1-ubyte.gz").write_bytes(b"no archive")
+    with pytest.raises(UserError, match=r"t10k-labels-idx1-ubyte\.gz is corrupt"):
+        load_mnist(tmp_path, source)
+
+
+def test_data_that_an_old_torchvision_left_beside_the_files_are_not_read(small_mnist):
+    old = small_mnist / "MNIST" / "processed"
+    old.mkdir()
+    for name in ("training.pt", "test.pt"):
+        torch.save((torch.zeros(5, 28, 28, dtype=torch.uint8), torch.zeros(5).long()), old / name)
+    assert is_small_mnist(load_mnist(small_mnist, "mnist"))
+
+
+def test_without_files_and_network_auto_takes_the_sample(tmp_path):
+    assert load_mnist(tmp_path, "auto").name == "sample"
+
+
+def test_without_files_and_network_mnist_is_refused_with_the_folder_it_was_sought_in(tmp_path):
+    with pytest.raises(UserError) as error:
+        load_mnist(tmp_path / "nowhere", "mnist")
+    assert str(tmp_path / "nowhere") in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_single_missing_file_is_not_made_up(small_mnist):
+    (small_mnist / "MNIST" / "raw" / NAMES[2]).unlink()
+    assert load_mnist(small_mnist, "auto").name == "sample"
+    with pytest.raises(UserError):
+        load_mnist(small_mnist, "mnist")
+
+
+def test_without_torchvision_auto_takes_the_sample(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchvision.datasets", None)
+    assert load_mnist(tmp_path, "auto").name == "sample"
+
+
+def test_mnist_has_60000_and_10000_cases_and_1010_test_threes(mnist):
+    assert (len(mnist.training), len(mnist.test), mnist.name) == (60_000, 10_000, "MNIST")
+    assert int((mnist.test.labels == 3).sum()) == 1010
+    assert mnist.training.images.shape == (60_000, 28, 28)
+    assert mnist.training.indices.tolist() == list(range(60_000))
+
+
+def test_without_the_threes_mnist_has_53869_training_cases(mnist):
+    assert len(filter_by_class(mnist.training, omit=[3])) == 60_000 - 6131
+
+
+def test_a_corrupt_copy_of_mnist_is_named(mnist, tmp_path):
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for name in NAMES:
+        shutil.copyfile(MNIST_ROOT / "MNIST" / "raw" / name, raw / name)
+    with open(raw / NAMES[0], "r+b") as file:
+        file.seek(1_000_000)
+        file.write(b"\x55\xaa")
+    with pytest.raises(UserError, match=f"{NAMES[0]} is corrupt"):
+        load_mnist(tmp_path, "auto")
+
+
+def test_the_sample_is_of_the_training_set_of_mnist(mnist, sample):
+    labels = {
+        image.tobytes(): label
+        for image, label in zip(
+            mnist.training.images.numpy(), mnist.training.labels.tolist(), strict=True
+        )
+    }
+    for digits in (sample.training, sample.test):
+        for image, label in zip(digits.images.numpy(), digits.labels.tolist(), strict=True):
+            assert labels[image.tobytes()] == label

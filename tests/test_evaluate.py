@@ -1,0 +1,183 @@
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from common import ROOT, everything_in, random_net, same_weights
+from torch import Tensor
+
+import evaluate
+from dataset import Mnist
+from layers import load_checkpoint, load_model, save_model
+from train import measure
+
+MODELS = ROOT / "models"
+EXPECTED = {
+    "cumbersome_model_1200": ("CumbersomeNet", 1200, None, list(range(10))),
+    "small_model_800": ("SmallNet", 800, None, list(range(10))),
+    "distilled_model_800_20": ("SmallNet", 800, 20.0, list(range(10))),
+    "distilled_model_300_8": ("SmallNet", 300, 8.0, list(range(10))),
+    "distilled_model_wo3_300_8": ("SmallNet", 300, 8.0, [0, 1, 2, 4, 5, 6, 7, 8, 9]),
+}
+PUBLISHED = sorted(MODELS.glob("*.pt"))
+needs_models = pytest.mark.skipif(not PUBLISHED, reason="there is no checkpoint in models/")
+
+
+# The table
+
+
+def test_errors_are_those_that_the_training_recorded(call, capsys, teacher):
+    call(evaluate, teacher, "--json")
+    (row,) = json.loads(capsys.readouterr().out)
+    checkpoint = load_checkpoint(teacher)
+    assert {name: row[name] for name in checkpoint["result"]} == checkpoint["result"]
+    assert row["file"] == str(teacher)
+    assert row["architecture"] == "CumbersomeNet 784-60-60-10"
+    assert row["parameters"] == sum(p.numel() for p in load_model(teacher).parameters())
+    assert row["data_set"] == "sample"
+    assert row["paper"] is None
+
+
+def test_the_table_has_a_row_for_each_checkpoint_in_the_given_order(call, capsys, teacher, sample):
+    save_model("b.pt", random_net(5, seed=1), parameters={"temperature": 2.5})
+    save_model("a.pt", random_net(5, seed=2), parameters={"temperature": 20.0})
+    call(evaluate, "b.pt", teacher, "a.pt")
+    lines = capsys.readouterr().out.splitlines()[-3:]
+    assert [line.split()[0] for line in lines] == ["b.pt", teacher.name, "a.pt"]
+    assert [float(line.split()[4]) for line in (lines[0], lines[2])] == [2.5, 20]
+    for line, path in zip(lines, ("b.pt", teacher, "a.pt"), strict=True):
+        result = measure(load_model(path), sample.test)
+        assert str(result["errors"]) in line.split()
+        assert list(map(int, line.split()[-10:])) == result["errors_per_digit"]
+
+
+def test_a_net_without_a_record_is_evaluated_on_mnist_too(call, capsys, monkeypatch, sample):
+    named = Mnist(sample.training, sample.test, "MNIST")
+    monkeypatch.setattr(evaluate, "load_mnist", lambda *_: named)
+    save_model("net.pt", random_net(5))
+    call(evaluate, "net.pt", "--json")
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["paper"], row["temperature"], row["cases"]) == (None, None, 1000)
+
+
+@pytest.mark.parametrize("record", [{"parameters": 3}, {"parameters": None}, {"data_set": [1]}])
+def test_a_record_of_another_form_does_not_break_the_table(
+    stops, monkeypatch, capsys, sample, record
+):
+    named = Mnist(sample.training, sample.test, "MNIST")
+    monkeypatch.setattr(evaluate, "load_mnist", lambda *_: named)
+    save_model("net.pt", random_net(5), **record)
+    stop = stops(evaluate, "net.pt")
+    assert stop.status in (0, 2)
+    assert len(stop.err.splitlines()) == (1 if stop.status else 0)
+
+
+def test_without_arguments_all_checkpoints_in_models_are_evaluated(
+    call, capsys, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(evaluate, "__file__", str(tmp_path / "evaluate.py"))
+    (tmp_path / "models").mkdir()
+    for name in ("b", "a"):
+        save_model(tmp_path / "models" / f"{name}.pt", random_net(5))
+    call(evaluate, "--json")
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["file"].split("/")[-1] for row in rows] == ["a.pt", "b.pt"]
+
+
+def test_without_any_checkpoint_it_says_how_to_come_by_one(stops, monkeypatch, tmp_path):
+    monkeypatch.setattr(evaluate, "__file__", str(tmp_path / "evaluate.py"))
+    stop = stops(evaluate)
+    assert (stop.status, len(stop.err.splitlines())) == (2, 1)
+    assert "train.py" in stop.err
+
+
+def test_evaluation_writes_nothing(call, teacher, tmp_path):
+    before = everything_in(tmp_path), teacher.read_bytes()
+    call(evaluate, teacher)
+    assert (everything_in(tmp_path), teacher.read_bytes()) == before
+
+
+@pytest.mark.parametrize("kind", ["missing", "text", "folder", "weights"])
+def test_what_is_no_checkpoint_is_named(stops, tmp_path, teacher, kind):
+    path = tmp_path / kind
+    if kind == "text":
+        path.write_text("hello")
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "weights":
+        torch.save(random_net(5).state_dict(), path)
+    stop = stops(evaluate, teacher, path)
+    assert (stop.status, len(stop.err.splitlines())) == (2, 1)
+    assert str(path) in stop.err
+
+
+# Verifying
+
+
+def test_verifying_agrees_with_a_right_record_and_finds_a_wrong_one(stops, call, teacher, sample):
+    net = load_model(teacher)
+    result = measure(net, sample.test)
+    save_model("right.pt", net, result=result)
+    save_model("wrong.pt", net, result=result | {"errors": result["errors"] - 1})
+    assert stops(evaluate, "--verify", "right.pt").status == 0
+    stop = stops(evaluate, "--verify", "right.pt", "wrong.pt")
+    assert stop.status == 1
+    assert f"errors {result['errors']}, recorded {result['errors'] - 1}" in stop.out
+    assert "right.pt: as recorded" in stop.out
+
+
+def test_verifying_compares_with_the_listed_sums(stops, teacher, sample):
+    net = load_model(teacher)
+    save_model("net.pt", net, result=measure(net, sample.test))
+    digest = hashlib.sha256(Path("net.pt").read_bytes()).hexdigest()
+    Path("SHA256SUMS").write_text(f"{digest}  net.pt\n")
+    assert stops(evaluate, "--verify", "net.pt").status == 0
+    Path("SHA256SUMS").write_text(f"{digest[::-1]}  net.pt\n")
+    stop = stops(evaluate, "--verify", "net.pt")
+    assert stop.status == 1
+    assert "SHA-256" in stop.out
+
+
+# The published checkpoints
+
+
+@needs_models
+@pytest.mark.parametrize("name", EXPECTED)
+def test_the_published_checkpoints_are_what_their_names_say(name):
+    checkpoint = load_checkpoint(MODELS / f"{name}.pt")
+    architecture, units, temperature, digits = EXPECTED[name]
+    assert checkpoint["architecture"] == architecture
+    assert checkpoint["hidden_units"] == units
+    assert checkpoint["parameters"].get("temperature") == temperature
+    assert checkpoint["data_set"]["digits"] == digits
+    assert checkpoint["data_set"]["name"] == "MNIST"
+    assert checkpoint["data_set"]["training_cases"] == (60_000 if len(digits) == 10 else 53_869)
+    assert checkpoint["result"]["cases"] == 10_000
+
+
+@needs_models
+def test_the_published_students_were_distilled_from_the_published_teacher():
+    teacher = MODELS / "cumbersome_model_1200.pt"
+    digest = hashlib.sha256(teacher.read_bytes()).hexdigest()
+    for name, (_, _, temperature, _) in EXPECTED.items():
+        if temperature:
+            origin = load_checkpoint(MODELS / f"{name}.pt")["teacher"]
+            assert origin == {"file": teacher.name, "sha256": digest}
+
+
+@needs_models
+@pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.stem)
+def test_a_published_checkpoint_makes_the_errors_that_it_records(mnist, path):
+    checkpoint = load_checkpoint(path)
+    row = evaluate.evaluate(path, mnist)
+    assert {name: row[name] for name in checkpoint["result"]} == checkpoint["result"]
+
+
+@needs_models
+@pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.stem)
+def test_a_published_checkpoint_holds_tensors_and_plain_values_only(path):
+    content = torch.load(path, weights_only=True)
+    assert all(isinstance(value, Tensor) for value in content["state_dict"].values())
+    assert same_weights(load_model(path), content["state_dict"])
+    json.dumps({name: value for name, value in content.items() if name != "state_dict"})

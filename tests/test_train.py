@@ -1,0 +1,687 @@
+import fcntl
+import io
+import json
+import os
+import re
+import signal
+import sys
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from common import (
+    everything_in,
+    random_digits,
+    random_net,
+    same_weights,
+    some_params,
+    weights_of,
+)
+
+import train as train_script
+from dataset import as_digits, get_dataloader, pixels
+from layers import (
+    CumbersomeNet,
+    ResumePoint,
+    SmallNet,
+    init_weights,
+    load_checkpoint,
+    load_model,
+    scale_weights,
+)
+from train import (
+    Progress,
+    count_errors,
+    hard_loss,
+    logits_of,
+    make_optimizer,
+    measure,
+    paper_errors,
+    schedule,
+    set_schedule,
+    train,
+)
+from training_params import (
+    LocalParams,
+    PaperParams,
+    TrainingFailed,
+    UserError,
+    default_params,
+)
+
+DROPOUT = {
+    "optimizer": "sgd",
+    "learning_rate": 1.0,
+    "dropout_visible": 0.2,
+    "dropout_hidden": 0.5,
+    "max_squared_length": 15.0,
+    "jitter": 2,
+}
+KINDS = [
+    pytest.param({**DROPOUT, "rate_schedule": "linear"}, id="sgd"),
+    pytest.param({**DROPOUT, "rate_schedule": "exponential", "rate_decay": 0.7}, id="exponential"),
+    pytest.param({"optimizer": "adam", "learning_rate": 0.001}, id="adam"),
+]
+
+
+def first_net(params, seed=0):
+    cls = CumbersomeNet if params.dropout_hidden else SmallNet
+    net = cls(params.hidden_units, params.dropout_visible, params.dropout_hidden)
+    init_weights(net, 0.05, seed)
+    return net
+
+
+def trained(params, digits, seed=0, **options):
+    net = first_net(params, seed)
+    history = train(net, digits, params, seed=seed, **options)
+    return net, history
+
+
+# Schedules
+
+
+@pytest.mark.parametrize("epoch", [0, 1, 250, 499, 500, 501, 2999])
+@pytest.mark.parametrize("batch", [0, 599])
+def test_rate_and_momentum_are_the_published_ones(epoch, batch):
+    rate, momentum = schedule(PaperParams.Cumbersome, epoch * 600 + batch, 3000 * 600)
+    part = min(epoch / 500, 1)
+    assert rate == pytest.approx(10 * 0.998**epoch, rel=1e-12)
+    assert momentum == pytest.approx(part * 0.99 + (1 - part) * 0.5, rel=1e-12)
+
+
+@pytest.mark.parametrize("epochs", [10, 30, 3000, 6000])
+def test_a_training_of_another_length_passes_through_the_whole_schedule(epochs):
+    params = default_params("paper", "Cumbersome")
+    params.epochs = epochs
+    steps = epochs * 600
+    assert schedule(params, 0, steps) == (10, 0.5)
+    for share, epoch in ((0.1, 300), (1 / 6, 500), (0.5, 1500), (1 - 1 / steps, 2999)):
+        rate, momentum = schedule(params, round(share * steps), steps)
+        assert rate == pytest.approx(10 * 0.998**epoch, rel=1e-12)
+        assert momentum == pytest.approx(0.5 + 0.49 * min(epoch / 500, 1), rel=1e-12)
+
+
+@pytest.mark.parametrize("epochs", [1, 40])
+def test_the_linear_schedule_falls_evenly_to_near_0(epochs):
+    params, steps = some_params(rate_schedule="linear", learning_rate=0.5), epochs * 600
+    rates = [schedule(params, step, steps)[0] for step in range(steps)]
+    assert rates[0] == 0.5
+    assert rates[-1] == pytest.approx(0.5 / steps)
+    assert np.allclose(np.diff(rates), -0.5 / steps)
+
+
+def test_the_momentum_method_is_that_of_the_paper_step_by_step():
+    """dw(t) = p(t) dw(t-1) - (1 - p(t)) e(t) gradient, on (1/2) sum of a (w - c)^2."""
+    a, c = np.array([1.0, 3.0, 0.5]), np.array([0.3, -1.0, 2.0])
+    module = torch.nn.Linear(3, 1, bias=False).double()
+    params = some_params(optimizer="sgd", learning_rate=0.3, momentum_start=0.5)
+    optimizer = make_optimizer(module, params)
+    w, dw = module.weight.detach().numpy()[0].copy(), np.zeros(3)
+    for rate, momentum in ((0.3, 0.5), (0.2, 0.7), (0.1, 0.9), (0.4, 0.99)):
+        factor = set_schedule(optimizer, rate, momentum)
+        loss = (torch.tensor(a) * (module.weight - torch.tensor(c)) ** 2).sum() / 2
+        (loss * factor).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        dw = momentum * dw - (1 - momentum) * rate * a * (w - c)
+        w = w + dw
+        assert np.allclose(module.weight.detach().numpy()[0], w, rtol=1e-12, atol=1e-12)
+
+
+def test_a_training_with_sgd_takes_the_steps_of_the_paper():
+    digits = random_digits(40)
+    params = some_params(
+        **{"optimizer": "sgd", "rate_schedule": "exponential", "rate_decay": 0.9},
+        **{"learning_rate": 0.5, "epochs": 5, "schedule_epochs": 5, "batch_size": 40},
+        **{"momentum_start": 0.5, "momentum_end": 0.9, "momentum_epochs": 4},
+    )
+    net = first_net(params).double()
+    expected = first_net(params).double()
+    steps = [torch.zeros_like(p) for p in expected.parameters()]
+    for t in range(5):
+        momentum, rate = 0.5 + 0.4 * min(t / 4, 1), 0.5 * 0.9**t
+        loss = F.cross_entropy(expected(pixels(digits.images).double()), digits.labels)
+        gradients = torch.autograd.grad(loss, list(expected.parameters()))
+        with torch.no_grad():
+            for w, dw, gradient in zip(expected.parameters(), steps, gradients, strict=True):
+                dw.copy_(momentum * dw - (1 - momentum) * rate * gradient)
+                w += dw
+    net.register_forward_pre_hook(lambda _, inputs: (inputs[0].double(),))
+    train(net, digits, params)
+    for name, value in net.state_dict().items():
+        assert torch.allclose(value, expected.state_dict()[name], rtol=1e-5, atol=1e-6), name
+
+
+def test_a_training_with_adam_takes_the_steps_of_adam_with_a_falling_rate():
+    digits = random_digits(40)
+    params = some_params(epochs=4, schedule_epochs=4, batch_size=40, learning_rate=0.01)
+    net, _ = trained(params, digits)
+    expected = first_net(params)
+    first, second = ([torch.zeros_like(p) for p in expected.parameters()] for _ in range(2))
+    for t in range(1, 5):
+        loss = F.cross_entropy(expected(pixels(digits.images)), digits.labels)
+        gradients = torch.autograd.grad(loss, list(expected.parameters()))
+        with torch.no_grad():
+            for w, m, v, g in zip(expected.parameters(), first, second, gradients, strict=True):
+                m.copy_(0.9 * m + 0.1 * g)
+                v.copy_(0.999 * v + 0.001 * g * g)
+                step = m / (1 - 0.9**t) / ((v / (1 - 0.999**t)).sqrt() + 1e-8)
+                w -= 0.01 * (1 - (t - 1) / 4) * step
+    images = pixels(digits.images)
+    assert torch.allclose(net(images), expected(images), atol=2e-3)
+
+
+def test_the_update_does_not_depend_on_how_often_the_cases_of_a_batch_are_repeated():
+    digits = random_digits(20)
+    params = some_params(optimizer="sgd", learning_rate=0.5, epochs=1, batch_size=20)
+    once, _ = trained(params, digits)
+    params.batch_size = 60
+    thrice, _ = trained(params, digits[torch.arange(20).repeat(3)])
+    for one, other in zip(once.parameters(), thrice.parameters(), strict=True):
+        assert torch.allclose(one, other, atol=1e-6)
+
+
+def test_the_history_has_the_mean_loss_over_the_cases_and_the_rate():
+    digits = random_digits(70)  # batches of 50 and 20
+    params = some_params(epochs=1, learning_rate=1e-12)
+    net, history = trained(params, digits, test_set=digits)
+    expected = F.cross_entropy(net.eval()(pixels(digits.images)), digits.labels).item()
+    assert [entry["epoch"] for entry in history] == [1]
+    assert history[0]["loss"] == pytest.approx(expected, rel=1e-4)
+    assert history[0]["rate"] == pytest.approx(1e-12)
+    assert history[0]["errors"] == count_errors(net, digits)
+
+
+# What a training does
+
+
+def test_hard_loss_is_the_cross_entropy_averaged_over_the_cases():
+    logits, digits = torch.randn(7, 10).double(), random_digits(7)
+    exponentials = np.exp(logits.numpy())
+    right = exponentials[range(7), digits.labels.numpy()] / exponentials.sum(axis=1)
+    assert hard_loss(logits, digits).item() == pytest.approx(-np.log(right).mean(), rel=1e-12)
+
+
+@pytest.mark.parametrize("changes", KINDS)
+def test_training_learns_the_digits(sample, changes):
+    if changes["optimizer"] == "sgd":  # so small a net does not stand so much dropout
+        changes = changes | {"dropout_hidden": 0.1, "dropout_visible": 0.05, "jitter": 1}
+    params = some_params(hidden_units=60, epochs=4, schedule_epochs=4, batch_size=50, **changes)
+    net, _ = trained(params, sample.training)
+    assert int(count_errors(net, sample.test)) < 200
+
+
+def test_all_hidden_units_obey_the_constraint_after_steps_with_a_large_rate(some_digits):
+    params = some_params(**DROPOUT | {"learning_rate": 300.0}, epochs=1)
+    longest = {}
+    for limit in (0.0, 15.0):
+        params.max_squared_length = limit
+        net = first_net(params)
+        with torch.no_grad():
+            net.hidden1.weight.normal_(std=0.2, generator=torch.Generator().manual_seed(0))
+        train(net, some_digits, params)
+        longest[limit] = [
+            (layer.weight.double() ** 2).sum(dim=1).max().item()
+            for layer in (net.hidden1, net.hidden2, net.output)
+        ]
+    assert min(longest[0.0]) > 15
+    assert max(longest[15.0][:2]) <= 15 * (1 + 1e-5)
+    assert longest[15.0][2] > 15  # the output layer is free
+
+
+@pytest.mark.parametrize("changes", KINDS)
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(some_digits, changes):
+    params = some_params(**changes)
+    torch.manual_seed(123)
+    one, history = trained(params, some_digits, seed=1, test_set=some_digits)
+    torch.manual_seed(456)
+    same, same_history = trained(params, some_digits, seed=1, test_set=some_digits)
+    assert same_weights(one, same)
+    assert history == same_history
+    first = first_net(params, seed=1)
+    train(first, some_digits, params, seed=2)
+    assert not same_weights(one, first)
+
+
+@pytest.mark.parametrize("changes", KINDS)
+def test_evaluating_each_epoch_or_never_gives_the_same_weights(some_digits, changes):
+    params = some_params(epochs=3, **changes)
+    often, history = trained(params, some_digits, test_set=some_digits)
+    never, other = trained(params, some_digits)
+    assert all("errors" in entry for entry in history)
+    assert not any("errors" in entry for entry in other)
+    assert same_weights(often, never)
+
+
+def test_a_class_of_hyperparameters_serves_as_they_are(some_digits):
+    class Mine(LocalParams.Small):
+        hidden_units = 12
+        epochs = 1
+
+    as_class, as_object = first_net(Mine), first_net(Mine)
+    train(as_class, some_digits, Mine)
+    params = default_params("local", "Small")
+    params.epochs = 1
+    train(as_object, some_digits, params)
+    assert same_weights(as_class, as_object)
+
+
+def test_units_are_dropped_in_every_epoch_and_never_in_evaluation(some_digits):
+    params = some_params(epochs=3, batch_size=250, **DROPOUT)
+    net, modes = first_net(params), []
+    net.register_forward_pre_hook(lambda module, _: modes.append(module.training))
+    train(net, some_digits, params, test_set=some_digits)
+    assert modes == [True, True, False] * 3
+
+
+def test_bf16_leaves_weights_in_float32_and_changes_them_little(some_digits):
+    params = some_params()
+    exact, _ = trained(params, some_digits)
+    rough, _ = trained(params, some_digits, precision="bf16")
+    assert all(p.dtype == torch.float32 for p in rough.parameters())
+    assert not same_weights(exact, rough)
+    images = some_digits.images
+    assert (logits_of(exact, images) - logits_of(rough, images)).abs().max() < 0.5
+
+
+# Counting errors
+
+
+def test_errors_are_counted_as_a_plain_loop_counts_them(some_digits):
+    net = random_net(20)
+    digits = some_digits[torch.randperm(500)[:373]]
+    per_digit = [0] * 10
+    for image, label in zip(digits.images, digits.labels.tolist(), strict=True):
+        per_digit[label] += int(net.eval()(pixels(image[None])).argmax()) != label
+    assert count_errors(net, digits) == sum(per_digit)
+    assert measure(net, digits) == {
+        "errors": sum(per_digit),
+        "cases": 373,
+        "errors_per_digit": per_digit,
+        "cases_per_digit": [int((digits.labels == d).sum()) for d in range(10)],
+    }
+
+
+def test_every_image_is_scored_in_its_place_whatever_the_chunks():
+    net, images = random_net(), random_digits(25).images
+    whole = logits_of(net, images, chunk=25)
+    for chunk in (1, 7, 100):
+        assert torch.allclose(logits_of(net, images, chunk=chunk), whole, atol=1e-5)
+    assert logits_of(net, images).grad_fn is None
+
+
+@pytest.mark.parametrize(
+    ("units", "temperature", "dropout", "digits", "name", "errors"),
+    [
+        (1200, None, 0.5, range(10), "MNIST", 67),
+        (800, None, 0.0, range(10), "MNIST", 146),
+        (800, 20.0, 0.0, range(10), "MNIST", 74),
+        (800, 8.0, 0.0, range(10), "MNIST", None),
+        (300, None, 0.0, range(10), "MNIST", None),
+        (1200, None, 0.0, range(10), "MNIST", None),
+        (800, 20.0, 0.0, (7, 8), "MNIST", None),
+        (1200, None, 0.5, range(10), "sample", None),
+        (1200, None, 0.5, range(10), "MNIST validation", None),
+    ],
+)
+def test_the_number_of_the_paper_stands_only_beside_a_net_like_it(
+    units, temperature, dropout, digits, name, errors
+):
+    parameters = {"dropout_hidden": dropout, "dropout_visible": dropout, "jitter": 0}
+    if temperature:
+        parameters["temperature"] = temperature
+    data = {"name": name, "digits": list(digits)}
+    record = {"hidden_units": units, "parameters": parameters, "data_set": data}
+    assert paper_errors(record) == errors
+
+
+# Failing
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_stops_the_training(some_digits, value):
+    with pytest.raises(TrainingFailed, match="epoch 1"):
+        trained(some_params(), some_digits, loss=lambda logits, batch: logits.sum() * value)
+
+
+def test_weights_that_are_not_finite_after_the_last_step_are_a_failure_too(some_digits):
+    params = some_params(epochs=1, batch_size=500)
+    with pytest.raises(TrainingFailed):  # the loss is 0, its gradient is not a number
+        trained(params, some_digits, loss=lambda logits, batch: (logits * 0).sum().sqrt())
+
+
+def test_a_training_that_fails_leaves_no_checkpoint(stops, tmp_path):
+    words = "--model small --hidden-units 20 --epochs 30 --learning-rate 1e6 --optimizer sgd"
+    stop = stops(train_script, words, "--output net.pt")
+    assert stop.status == 1
+    assert re.fullmatch(r"error: .* not finite in epoch 1 \(learning rate 1e\+06\).*\n", stop.err)
+    assert everything_in(tmp_path) == {"here": None}
+
+
+def test_a_net_that_never_left_chance_is_reported(stops):
+    words = "--model small --hidden-units 2 --epochs 1 --learning-rate 1e-9 --output net.pt"
+    stop = stops(train_script, words)
+    assert stop.status == 0
+    assert "never left chance" in stop.out
+    assert load_checkpoint("net.pt")["result"]["errors"] > 800
+
+
+# Progress
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize("epochs", [3, 150])
+@pytest.mark.parametrize("quiet", [False, True])
+@pytest.mark.parametrize("terminal", [False, True])
+def test_progress_survives_epochs_without_an_evaluation(
+    monkeypatch, capsys, epochs, quiet, terminal
+):
+    screen = Terminal() if terminal else io.StringIO()
+    monkeypatch.setattr(sys, "stderr", screen)
+    progress = Progress(quiet)
+    progress.start(epochs, 2, 0)
+    for epoch in range(1, 4):
+        progress.after_batch()
+        progress.after_batch()
+        progress.after_epoch({"epoch": epoch, "loss": 0.5} | ({"errors": 7} if epoch == 3 else {}))
+    progress.close()
+    out = capsys.readouterr().out
+    assert ("errors 7" in out) == (not quiet and not terminal)
+    assert bool(screen.getvalue()) == (terminal and not quiet)
+
+
+def test_a_training_without_a_test_set_shows_its_progress(monkeypatch, some_digits):
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    trained(some_params(), some_digits, progress=Progress())
+
+
+# Stopping and going on
+
+
+class Stopping(Progress):
+    """Stops the training, as Ctrl-C would, in epoch `epoch`: in its midst, or after it."""
+
+    def __init__(self, epoch, batch=None):
+        super().__init__(quiet=True)
+        self.last, self.batch, self.batches, self.seen = epoch, batch, None, 0
+
+    def start(self, epochs, batches, done):
+        super().start(epochs, batches, done)
+        self.batches = batches
+
+    def after_batch(self):
+        self.seen += 1
+        if self.batch and self.seen == (self.last - 1) * self.batches + self.batch:
+            raise KeyboardInterrupt
+
+    def after_epoch(self, entry):
+        if not self.batch and entry["epoch"] == self.last:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("changes", KINDS)
+@pytest.mark.parametrize("batch", [None, 4], ids=["between epochs", "in an epoch"])
+def test_a_stopped_training_goes_on_to_the_same_weights(tmp_path, some_digits, changes, batch):
+    params = some_params(epochs=5, schedule_epochs=5, momentum_epochs=3, **changes)
+    whole, whole_history = trained(params, some_digits, seed=3, test_set=some_digits)
+    with pytest.raises(KeyboardInterrupt):
+        trained(
+            params,
+            some_digits,
+            seed=3,
+            test_set=some_digits,
+            resume_point=ResumePoint(tmp_path / "net.pt", {"seed": 3}),
+            progress=Stopping(3, batch),
+        )
+    torch.manual_seed(99)
+    resume_point = ResumePoint(tmp_path / "net.pt", {"seed": 3})
+    assert resume_point.load() == (2 if batch else 3)
+    resumed, history = trained(
+        params, some_digits, seed=3, test_set=some_digits, resume_point=resume_point
+    )
+    assert same_weights(whole, resumed)
+    assert history == whole_history
+
+
+def test_a_training_may_be_stopped_several_times(tmp_path, some_digits):
+    params = some_params(epochs=5, schedule_epochs=5, **DROPOUT)
+    whole, _ = trained(params, some_digits)
+    for epoch in (1, 2, 4):
+        resume_point = ResumePoint(tmp_path / "net.pt", {})
+        if epoch > 1:
+            resume_point.load()
+        with pytest.raises(KeyboardInterrupt):
+            trained(params, some_digits, resume_point=resume_point, progress=Stopping(epoch))
+    resume_point = ResumePoint(tmp_path / "net.pt", {})
+    assert resume_point.load() == 4
+    assert same_weights(whole, trained(params, some_digits, resume_point=resume_point)[0])
+
+
+WORDS = "--hidden-units 10 --epochs 3 --batch-size 500 --seed 4 --output net.pt --quiet"
+
+
+@pytest.fixture
+def stopped(call, monkeypatch):
+    """A run of train.py that was stopped after its first epoch, in the working directory."""
+    with monkeypatch.context() as patch:
+        patch.setattr(train_script, "Progress", lambda quiet: Stopping(1))
+        with pytest.raises(KeyboardInterrupt):
+            call(train_script, WORDS)
+
+
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_run_that_is_stopped_by_a_signal_says_how_to_go_on(
+    stops, call, monkeypatch, tmp_path, signum, status
+):
+    class Signalling(Progress):
+        def after_epoch(self, entry):
+            os.kill(os.getpid(), signum)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train_script, "Progress", Signalling)
+        stop = stops(train_script, WORDS)
+    assert (stop.status, stop.err) == (status, "")
+    assert (
+        f"python train.py {WORDS.removesuffix(' --quiet')} --data sample --device cpu --resume"
+        in stop.out
+    )
+    assert list(everything_in(tmp_path)) == ["here", "here/net.pt.resume"]
+    call(train_script, WORDS, "--resume")
+    resumed = load_checkpoint("net.pt")
+    call(train_script, WORDS)
+    assert same_weights(resumed["state_dict"], load_checkpoint("net.pt")["state_dict"])
+
+
+def test_a_stopped_run_goes_on_from_the_command_line(call, stopped, tmp_path):
+    assert list(everything_in(tmp_path)) == ["here", "here/net.pt.resume"]
+    call(train_script, WORDS, "--resume")
+    assert list(everything_in(tmp_path)) == ["here", "here/net.pt"]
+    resumed = load_checkpoint("net.pt")
+    call(train_script, WORDS)
+    whole = load_checkpoint("net.pt")
+    assert same_weights(resumed["state_dict"], whole["state_dict"])
+    assert resumed["history"] == whole["history"]
+    for name in whole.keys() - {"state_dict", "history"}:
+        assert resumed[name] == whole[name]
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ("--seed 5", "seed is 5, was 4"),
+        ("--learning-rate 0.25", "learning_rate is 0.25, was 1.0"),
+        ("--epochs 4", "epochs is 4, was 3"),
+        ("--hidden-units 11", "hidden_units is 11, was 10"),
+        ("--dropout-hidden 0", "dropout_hidden is 0.0, was 0.5"),
+        ("--model small", "architecture is 'SmallNet', was 'CumbersomeNet'"),
+        ("--validation", "name is 'sample validation', was 'sample'"),
+        ("--precision bf16", "precision is 'bf16', was 'fp32'"),
+    ],
+)
+def test_going_on_with_other_settings_is_refused_naming_them(
+    stops, stopped, tmp_path, change, named
+):
+    before = everything_in(tmp_path)
+    stop = stops(train_script, WORDS, change, "--resume")
+    assert stop.status == 2
+    assert named in stop.err
+    assert len(stop.err.splitlines()) == 1
+    assert everything_in(tmp_path) == before
+
+
+def test_without_resume_a_stopped_run_starts_anew(call, stopped):
+    call(train_script, WORDS)
+    anew = load_checkpoint("net.pt")
+    call(train_script, WORDS.replace("net.pt", "again.pt"))
+    assert same_weights(anew["state_dict"], load_checkpoint("again.pt")["state_dict"])
+    assert len(anew["history"]) == 3
+
+
+def test_resuming_a_finished_run_changes_nothing(call, tmp_path, capsys):
+    call(train_script, WORDS)
+    before = everything_in(tmp_path)
+    call(train_script, WORDS, "--resume")
+    assert "finished" in capsys.readouterr().out
+    assert everything_in(tmp_path) == before
+
+
+def test_resuming_a_finished_run_with_other_settings_is_refused(call, stops, tmp_path):
+    call(train_script, WORDS)
+    before = everything_in(tmp_path)
+    stop = stops(train_script, WORDS, "--seed", 5, "--resume")
+    assert (stop.status, len(stop.err.splitlines())) == (2, 1)
+    assert "seed is 5, was 4" in stop.err
+    assert everything_in(tmp_path) == before
+
+
+def test_a_damaged_resume_point_is_refused_and_kept(stops, stopped, tmp_path):
+    path = tmp_path / "here" / "net.pt.resume"
+    path.write_bytes(path.read_bytes()[:-100])
+    before = everything_in(tmp_path)
+    stop = stops(train_script, WORDS, "--resume")
+    assert (stop.status, len(stop.err.splitlines())) == (2, 1)
+    assert "net.pt.resume" in stop.err
+    assert everything_in(tmp_path) == before
+
+
+def test_an_output_that_another_run_is_writing_is_refused(stops, tmp_path):
+    with open(tmp_path / "here" / "net.pt.lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        stop = stops(train_script, WORDS)
+    assert (stop.status, len(stop.err.splitlines())) == (2, 1)
+    assert "net.pt" in stop.err
+    assert list(everything_in(tmp_path)) == ["here", "here/net.pt.lock"]
+
+
+# The checkpoint of a run
+
+
+def test_the_checkpoint_of_a_run_tells_how_it_was_made(call, sample):
+    words = "--model small --hidden-units 10 --epochs 2 --batch-size 500 --seed 7 --output net.pt"
+    call(train_script, words, "--quiet")
+    checkpoint = load_checkpoint("net.pt")
+    assert checkpoint["architecture"] == "SmallNet"
+    assert checkpoint["seed"] == 7
+    assert checkpoint["precision"] == "fp32"
+    assert checkpoint["teacher"] is None
+    assert checkpoint["command"] == f"python train.py {words} --data sample --device cpu"
+    assert checkpoint["data_set"] == {
+        "name": "sample",
+        "training_cases": 4000,
+        "digits": list(range(10)),
+        "test_cases": 1000,
+    }
+    assert [entry["epoch"] for entry in checkpoint["history"]] == [1, 2]
+    assert checkpoint["versions"]["torch"] == torch.__version__
+    assert checkpoint["result"] == measure(load_model("net.pt"), sample.test)
+    assert checkpoint["result"]["errors"] == checkpoint["history"][-1]["errors"]
+    plain = {k: v for k, v in checkpoint.items() if k != "state_dict"}
+    assert json.loads(json.dumps(plain)) == plain
+
+
+def test_the_script_trains_what_the_function_trains(call, sample):
+    words = "--hidden-units 10 --epochs 2 --batch-size 500 --seed 7 --output net.pt --quiet"
+    call(train_script, words)
+    params = some_params("Cumbersome", hidden_units=10, epochs=2, batch_size=500)
+    params.schedule_epochs = LocalParams.Cumbersome.schedule_epochs
+    net = CumbersomeNet(10)
+    init_weights(net, params.init_std, 7)
+    train(net, sample.training, params, seed=7)
+    assert same_weights(load_model("net.pt"), scale_weights(net))
+
+
+def test_with_validation_the_last_cases_are_held_out_and_the_test_set_is_not_used(
+    call, sample, batches
+):
+    words = "--model small --hidden-units 10 --epochs 1 --batch-size 400 --validation"
+    call(train_script, words, "--output net.pt --quiet")
+    seen = torch.cat([batch.indices for batch in batches])
+    assert sorted(seen.tolist()) == sorted(sample.training.indices[:3200].tolist())
+    checkpoint = load_checkpoint("net.pt")
+    assert checkpoint["data_set"]["name"] == "sample validation"
+    assert checkpoint["result"] == measure(load_model("net.pt"), sample.training[3200:])
+
+
+def test_the_cumbersome_net_is_trained_on_jittered_images_and_the_small_one_is_not(
+    call, sample, batches
+):
+    for model, moved in (("cumbersome", True), ("small", False)):
+        batches.clear()
+        words = f"--model {model} --hidden-units 5 --epochs 1 --batch-size 2000 --output {model}.pt"
+        call(train_script, words, "--quiet")
+        unmoved = torch.cat(
+            [(b.images == pixels(sample.training.images[b.indices])).all(dim=1) for b in batches]
+        )
+        assert len(unmoved) == 4000
+        if moved:
+            assert unmoved.float().mean() < 0.1  # 1 in 25
+        else:
+            assert unmoved.all()
+
+
+def test_more_threads_are_used_if_asked_for(call):
+    words = "--hidden-units 2 --epochs 1 --batch-size 4000 --output net.pt --quiet --threads 2"
+    call(train_script, words)
+    assert torch.get_num_threads() == 2
+    assert load_checkpoint("net.pt")["versions"]["threads"] == 2
+
+
+def test_a_first_epoch_of_the_loader_is_the_first_of_the_training(some_digits, batches):
+    trained(some_params(epochs=1), some_digits, seed=5)
+    seen = list(batches)
+    batches.clear()
+    alone = list(get_dataloader(some_digits, 50, seed=5))
+    assert all(
+        torch.equal(one.indices, other.indices) for one, other in zip(seen, alone, strict=True)
+    )
+
+
+def test_a_single_image_can_be_trained_on():
+    digits = as_digits(torch.zeros(1, 28, 28, dtype=torch.uint8), torch.tensor([3]))
+    net, history = trained(some_params(batch_size=1, epochs=3), digits)
+    assert len(history) == 3
+    assert all(torch.isfinite(p).all() for p in net.parameters())
+
+
+def test_a_batch_size_larger_than_the_data_set_is_refused(some_digits):
+    with pytest.raises(UserError, match="501"):
+        trained(some_params(batch_size=501), some_digits)
+
+
+def test_training_leaves_the_data_set_as_it_was(some_digits):
+    before = some_digits.images.clone()
+    trained(some_params(epochs=1, jitter=2), some_digits)
+    assert torch.equal(some_digits.images, before)
+
+
+def test_training_in_place_starts_from_the_present_weights(some_digits):
+    params = some_params(epochs=1, learning_rate=1e-12)
+    net = random_net()
+    before = weights_of(net)
+    train(net, some_digits, params)
+    assert all(torch.allclose(net.state_dict()[k], before[k], atol=1e-6) for k in before)
