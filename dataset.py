@@ -148,10 +148,11 @@ class Loader:
         self.generators, self.stacked = generators, stacked
         beside_images = (digits.labels, digits.indices, digits.teacher_logits)
         self.fields = [field for field in beside_images if field is not None]
-        # A view of all translations of all images, so that a jittered batch is a single gather:
-        # windows[n, y, x] is image n moved by (jitter - y, jitter - x), zeros moving in.
-        padded = F.pad(digits.images, (jitter,) * 4)
-        self.windows = padded.unfold(1, 28, 1).unfold(2, 28, 1)
+        if jitter:
+            # A view of all translations of all images, so that a jittered batch is a single gather:
+            # windows[n, y, x] is image n moved by (jitter - y, jitter - x), zeros moving in.
+            padded = F.pad(digits.images, (jitter,) * 4)
+            self.windows = padded.unfold(1, 28, 1).unfold(2, 28, 1)
 
     def __len__(self) -> int:
         return math.ceil(len(self.digits) / self.batch_size)
@@ -163,11 +164,18 @@ class Loader:
         # Gathered for many minibatches at once: it costs less and uses all threads.
         for cases, y, x in draws.split(CHUNK * self.batch_size, dim=-1):
             rest = [field[cases] for field in self.fields]
-            chunk = [self.windows[cases, y, x], *rest]
+            chunk = [self._gather(cases, y, x), *rest]
             for images, *others in zip(
                 *(f.split(self.batch_size, axis) for f in chunk), strict=True
             ):
                 yield Digits(pixels(images), *others)
+
+    def _gather(self, cases: Tensor, y: Tensor, x: Tensor) -> Tensor:
+        if self.jitter:
+            return self.windows[cases, y, x]
+        # Images as a whole, which takes a fifteenth of the time of pixels one by one.
+        images = self.digits.images.flatten(1).index_select(0, cases.flatten())
+        return images.view(*cases.shape, 28, 28)
 
     def _draw(self, generator: torch.Generator) -> Tensor:
         """Order of the cases and where each lies in its windows: int64 (3, N)."""

@@ -210,8 +210,8 @@ def measure(model: nn.Module, digits: Digits) -> dict[str, Any]:
 class Progress:
     """One progress bar, or a plain line at each evaluation where the output is no terminal."""
 
-    def __init__(self, quiet: bool = False):
-        self.quiet = quiet
+    def __init__(self, quiet: bool = False, errors: str = "test errors"):
+        self.quiet, self.name = quiet, errors
         self.bar: tqdm | None = None
 
     def start(self, epochs: int, batches: int, done: int) -> None:
@@ -231,7 +231,7 @@ class Progress:
     def after_epoch(self, entry: dict[str, Any]) -> None:
         text = f"epoch {entry['epoch']}/{self.epochs}  loss {np.mean(entry['loss']):.4f}"
         if "errors" in entry:
-            self.errors = f"  test errors {np.mean(entry['errors']):g}"
+            self.errors = f"  {self.name} {np.mean(entry['errors']):g}"
         if self.bar:
             self.bar.set_postfix_str(text + self.errors)
         elif "errors" in entry and not self.quiet:
@@ -337,7 +337,7 @@ def run(
         done = resume_point.load() if args.resume else 0
         if not args.quiet:
             announce(model, params, settings, done)
-        progress = Progress(args.quiet)
+        progress = Progress(args.quiet, "held-out errors" if args.validation else "test errors")
         try:
             history = fit(
                 test_set=mnist.test,

@@ -4,6 +4,8 @@ Prints a table with, for three trainings and each precision, the seconds per epo
   conventional  the loop that public re-implementations use, always in fp32,
   project       the functions that the scripts of this project call,
   floor         only the matrix products that forward and backward cannot do without,
+  update        only the optimizer, the weight constraint and, in bf16, the conversions of weights
+                and gradients: what moves memory rather than computes,
 their ratios and peak memories; then 50 students of 30 units, one by one against together.
 
 All on the processor, with the threads PyTorch takes (OMP_NUM_THREADS sets them) and MNIST in
@@ -141,6 +143,28 @@ def floor(task: Task) -> Run:
     return run
 
 
+def update(task: Task) -> Run:
+    params = default_params("local", task.kind)
+    model = (SmallNet if task.temperatures else CumbersomeNet)(task.units)
+    optimizer = make_optimizer(model, params)
+    gradients = [torch.randn_like(p) * 1e-3 for p in model.parameters()]
+    converted = [g.bfloat16() for g in gradients]
+
+    def run(after_batch: Callable[[], None]) -> None:
+        while True:
+            if task.precision == "bf16":
+                [p.detach().bfloat16() for p in model.parameters()]
+                gradients[:] = [g.float() for g in converted]
+            for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+                parameter.grad = gradient
+            optimizer.step()
+            if params.max_squared_length:
+                model.constrain(params.max_squared_length)
+            after_batch()
+
+    return run
+
+
 def seconds_per_epoch(run: Run, warm_up: int, timed: int) -> float:
     times: list[float] = []
 
@@ -210,14 +234,17 @@ def machine() -> str:
 def print_table(results: dict[Task, dict[str, Any]], precisions: Sequence[str]) -> None:
     print(f"{machine()}\nMedians of seconds per epoch, scaled up from 200 of 600 minibatches")
     print("(conventional, fp32: 60) or --batches, and peak MiB beyond importing torch.\n")
-    print(f"{'':23}{'conventional':>15}{'project':>14}{'floor':>14}   project conventional")
-    print(f"{'':24}{'seconds   MiB ' * 3}  / floor    / project")
+    print(f"{'':23}{'conventional':>15}{'project':>14}{'floor':>14}{'update':>9}", end="")
+    print(f"{'project / project /':>24}{'conv. /':>10}")
+    print(f"{'':24}{'seconds   MiB ' * 3} seconds", end="")
+    print(f"{'floor  (fl. + up.)':>24}{'project':>10}")
     for job, precision in product(JOBS, precisions):
-        three = [results[Task(m, *job, precision=precision)] for m in (project, floor)]
-        three.insert(0, results[Task(conventional, *job)])
-        row = "".join(f"{one['seconds']:8.2f}{one['peak_mib']:6.0f}" for one in three)
-        usual, ours, low = (one["seconds"] for one in three)
-        print(f"{job[0]:11}{job[1]:<6}{precision:6}{row}{ours / low:10.2f}{usual / ours:13.1f}")
+        ours = [results[Task(m, *job, precision=precision)] for m in (project, floor, update)]
+        four = [results[Task(conventional, *job)], *ours]
+        row = "".join(f"{one['seconds']:8.2f}{one['peak_mib']:6.0f}" for one in four[:3])
+        slow, here, low, up = (one["seconds"] for one in four)
+        ratios = f"{here / low:11.2f}{here / (low + up):11.2f}{slow / here:12.1f}"
+        print(f"{job[0]:11}{job[1]:<6}{precision:6}{row}{up:9.2f}{ratios}")
     once = median(s for result in results.values() for s in result["teacher_seconds"])
     print(f"\nThe teacher's logits, once for each distillation, not in the table: {once:.2f} s")
     alone = 50 * mean(results[task]["seconds"] for task in ALONE)
@@ -235,7 +262,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print a list for machines")
     args, tasks = parser.parse_args(), [*ALONE, TOGETHER]
     for job, precision in product(JOBS, args.precision):
-        tasks += [Task(m, *job, precision=precision) for m in (project, floor)]
+        tasks += [Task(m, *job, precision=precision) for m in (project, floor, update)]
     tasks += [Task(conventional, *job) for job in JOBS]
     results = measure(tasks, args.rounds, args.batches)
     if not args.json:
