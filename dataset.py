@@ -64,7 +64,15 @@ class Mnist(NamedTuple):
 
 
 def as_digits(images: Tensor, labels: Tensor) -> Digits:
-    """Digits from uint8 images (N, 28, 28) and integer labels (N,) of any source."""
+    """Digits from uint8 images (N, 28, 28) and integer labels 0-9 (N,) of any source.
+
+    Raises UserError for tensors of another kind or shape, and for other labels.
+    """
+    if images.dtype != torch.uint8 or images.shape != (len(labels), 28, 28):
+        kind = f"{str(images.dtype)[6:]} {tuple(images.shape)}"
+        raise UserError(f"images must be uint8 ({len(labels)}, 28, 28), as labels are, not {kind}")
+    if ((labels < 0) | (labels > 9) | (labels != labels.long())).any():
+        raise UserError("labels must be whole numbers from 0 to 9")
     return Digits(images, labels.long(), torch.arange(len(labels), device=labels.device))
 
 

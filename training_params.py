@@ -107,8 +107,8 @@ class LocalParams:
 
     class Cumbersome:
         hidden_units: Units = 1200  # rectified linear units in each of the two hidden layers
-        epochs: Count = 150  # passes over the training set
-        schedule_epochs: Count = 150  # epochs the schedules are told in; --epochs compresses them
+        epochs: Count = 400  # passes over the training set
+        schedule_epochs: Count = 400  # epochs the schedules are told in; --epochs compresses them
         batch_size: Count = 100  # cases in a minibatch; the gradient is their average
         optimizer: Optimizer = "sgd"  # sgd is the momentum method of [DO]
         learning_rate: Positive = 1.0  # initial rate; sgd multiplies it by (1 - momentum)
@@ -116,7 +116,7 @@ class LocalParams:
         rate_decay: Share = 0.998  # factor after each epoch of the exponential schedule
         momentum_start: Probability = 0.5  # momentum in the first epoch (sgd)
         momentum_end: Probability = 0.95  # momentum after momentum_epochs (sgd)
-        momentum_epochs: Count = 25  # epochs over which momentum rises linearly (sgd)
+        momentum_epochs: Count = 66  # epochs over which momentum rises linearly (sgd)
         dropout_visible: Probability = 0.2  # share of the pixels zeroed in training
         dropout_hidden: Probability = 0.5  # share of the hidden units zeroed in training
         max_squared_length: NotNegative = 15.0  # of a hidden unit's incoming weights; 0 for none

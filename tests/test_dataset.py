@@ -330,6 +330,23 @@ def test_hold_out_refuses_to_leave_nothing_to_train_on(cases):
         hold_out(Mnist(random_digits(cases), random_digits(5), "MNIST"))
 
 
+@pytest.mark.parametrize(
+    ("images", "labels"),
+    [
+        (torch.zeros(3, 28, 28), torch.zeros(3)),
+        (torch.zeros(3, 784, dtype=torch.uint8), torch.zeros(3)),
+        (torch.zeros(2, 28, 28, dtype=torch.uint8), torch.zeros(3)),
+        *[
+            (torch.zeros(3, 28, 28, dtype=torch.uint8), torch.tensor([0, 9, wrong]))
+            for wrong in (10, -1, 2.5, float("nan"))
+        ],
+    ],
+)
+def test_what_are_no_labelled_digits_is_refused(images, labels):
+    with pytest.raises(UserError):
+        as_digits(images, labels)
+
+
 # MNIST itself
 
 

@@ -75,6 +75,7 @@ def test_a_reader_that_stops_reading_causes_no_traceback(tmp_path, teacher):
     assert "Traceback" not in done.stderr
 
 
+DEVICES = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
 BAD = [
     # numbers
     *[(train, f"--epochs {value}") for value in ("0", "-1", "x", "1.5", "nan", "")],
@@ -95,6 +96,7 @@ BAD = [
     (train, "--params mine"),
     (train, "--data cifar"),
     (train, "--device tpu"),
+    *[(train, f"--device {name}") for name in DEVICES if not DEVICES[name]],
     (train, "--precision fp8"),
     # flags and arguments that there are not
     *[(script, "--verbose") for script in (train, distillation, distillation_no_three, evaluate)],
