@@ -469,7 +469,7 @@ WORDS = "--hidden-units 10 --epochs 3 --batch-size 500 --seed 4 --output net.pt 
 def stopped(call, monkeypatch):
     """A run of train.py that was stopped after its first epoch, in the working directory."""
     with monkeypatch.context() as patch:
-        patch.setattr(train_script, "Progress", lambda quiet: Stopping(1))
+        patch.setattr(train_script, "Progress", lambda *_: Stopping(1))
         with pytest.raises(KeyboardInterrupt):
             call(train_script, WORDS)
 
