@@ -218,9 +218,11 @@ def _load_sample() -> Mnist:
 
 def _fetch(root: Path) -> str | None:
     """Have the four canonical files in root/MNIST/raw; else say why they could not be had."""
-    raw = root / "MNIST" / "raw"
+    raw, old = root / "MNIST" / "raw", root / "MNIST" / "processed"
     problem = None
     if not all((raw / name).is_file() for name in SHA256):
+        if old.exists():  # torchvision would take it for the data
+            raise UserError(f"{old} is of an old version of torchvision: delete it and run again")
         problem = _download(root)
     for name, digest in SHA256.items():
         if (raw / name).exists():

@@ -435,6 +435,13 @@ def test_data_that_an_old_torchvision_left_beside_the_files_are_not_read(small_m
     assert is_small_mnist(load_mnist(small_mnist, "mnist"))
 
 
+def test_data_of_an_old_torchvision_are_named_where_the_files_are_missing(small_mnist):
+    (small_mnist / "MNIST" / "processed").mkdir()
+    (small_mnist / "MNIST" / "raw" / NAMES[0]).unlink()
+    with pytest.raises(UserError, match="processed"):
+        load_mnist(small_mnist, "auto")
+
+
 def test_without_files_and_network_auto_takes_the_sample(tmp_path):
     assert load_mnist(tmp_path, "auto").name == "sample"
 
