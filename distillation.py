@@ -19,10 +19,23 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dataset import Digits, Mnist
-from layers import RectifierNet, SmallNet, StackedNet, init_weights, load_model
-from train import Loss, hard_loss, logits_of, prepare, run, train
+from layers import SmallNet, StackedNet, init_weights, load_model
+from sweep import Job, Run, sweep
+from train import (
+    RESULTS,
+    Loss,
+    columns_of,
+    hard_loss,
+    logits_of,
+    measure,
+    prepare,
+    run,
+    train,
+    versions,
+)
 from training_params import Parser, UserError, add_flags, chosen_params, common_flags, run_script
 
+STACKED_UNITS = 100  # up to here a stack of students takes less time than one after the other
 TEACHER = Path("models/cumbersome_model_1200.pt")
 
 
@@ -114,19 +127,64 @@ def run_distillation(
     mnist: Mnist,
     device: torch.device,
     transfer_set: Digits,
-) -> RectifierNet:
-    """Distil the net in `args.teacher`, save the student under `args.output` and return it."""
+) -> dict[str, Any]:
+    """Distil the net in `args.teacher`, save the student under `args.output`; its checkpoint."""
     if Path(args.output).resolve() == args.teacher.resolve():
         raise UserError(f"--output {args.output} is the teacher: choose another")
     teacher = load_model(args.teacher).to(device)
-    origin = {
-        "file": args.teacher.name,
-        "sha256": hashlib.sha256(args.teacher.read_bytes()).hexdigest(),
-    }
+    origin = {"file": args.teacher.name, "sha256": sha256(args.teacher)}
     student = SmallNet(params.hidden_units, params.dropout_visible, params.dropout_hidden)
     fit = partial(distill, student.to(device), teacher, transfer_set, params)
-    run(args, student, params, mnist, transfer_set, fit, origin)
-    return load_model(args.output)
+    return run(args, student, params, mnist, transfer_set, fit, origin)
+
+
+def sha256(path: Path) -> str:
+    """Raises UserError if the file cannot be read."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+
+
+def group_small(runs: list[Run]) -> list[Job]:
+    """Runs of small students that differ in temperature and seed alone together, others alone.
+
+    For `distill_together`: in a job there is each of its temperatures with each of its seeds.
+    """
+    seeds: dict[tuple, list[int]] = {}  # that each setting is to be run with
+    for params, seed in runs:
+        seeds.setdefault(tuple(vars(params).items()), []).append(seed)
+    jobs: dict[tuple, Job] = {}
+    for place, (params, seed) in enumerate(runs):
+        values = vars(params)
+        alike = *(v for k, v in values.items() if k != "temperature"), *seeds[(*values.items(),)]
+        stacked = params.hidden_units <= STACKED_UNITS and not params.hard_weight
+        jobs.setdefault(alike if stacked else (place,), []).append(Run(params, seed))
+    return list(jobs.values())
+
+
+def run_together(
+    args: argparse.Namespace, job: Job, mnist: Mnist, device: torch.device
+) -> list[dict[str, Any]]:
+    """Distil the students of a job of `group_small`; their results, by column. None is saved."""
+    teacher = load_model(args.teacher).to(device)
+    temperatures = list(dict.fromkeys(params.temperature for params, _ in job))
+    seeds = list(dict.fromkeys(seed for _, seed in job))
+    students = distill_together(
+        temperatures, seeds, teacher, mnist.training, job[0].params, precision=args.precision
+    )
+    results = []
+    for params, seed in job:
+        result = measure(students[params.temperature, seed], mnist.test.to("cpu"))
+        record = {"result": result, "history": [{"loss": ""}], "versions": versions()}
+        results.append(columns_of(record))
+    return results
+
+
+def distillation_setting(args: argparse.Namespace, mnist: Mnist) -> dict[str, str]:
+    """What, beside hyperparameters and seed, tells one distillation from another."""
+    teacher = sha256(args.teacher)[:12]
+    return {"data": mnist.name, "precision": args.precision, "teacher": teacher}
 
 
 def distillation_flags(parser: Parser, **defaults: Any) -> None:
@@ -142,11 +200,19 @@ def main() -> None:
     parser = Parser(description=__doc__)
     distillation_flags(parser)
     args = parser.parse_args()
-    params = chosen_params(args, "Distilled")
-    name = f"distilled_model_{params.hidden_units}_{params.temperature:g}.pt"
-    args.output = args.output or f"runs/{name}"
+    choices = chosen_params(args, "Distilled")
     mnist, device = prepare(args)
-    run_distillation(args, params, mnist, device, mnist.training)
+
+    def work(args: argparse.Namespace, job: Job) -> list[dict[str, Any]]:
+        if len(job) > 1:
+            return run_together(args, job, mnist, device)
+        return [columns_of(run_distillation(args, job[0].params, mnist, device, mnist.training))]
+
+    def name(params: Any) -> str:
+        return f"distilled_model_{params.hidden_units}_{params.temperature:g}.pt"
+
+    setting = distillation_setting(args, mnist)
+    sweep(args, choices, setting, name, RESULTS, work, group_small)
 
 
 if __name__ == "__main__":

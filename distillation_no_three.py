@@ -5,15 +5,16 @@ that it has never seen". Most of its errors on 3s come from a bias for that clas
 and go when the bias is raised. `--keep 7 8` leaves out everything but 7s and 8s.
 """
 
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from dataset import Mnist, filter_by_class
-from distillation import distillation_flags, run_distillation
-from layers import RectifierNet
-from train import logits_of, prepare
+from distillation import distillation_flags, distillation_setting, run_distillation
+from layers import RectifierNet, model_from
+from sweep import Job, sweep
+from train import RESULTS, columns_of, logits_of, prepare
 from training_params import Allowed, Parser, UserError, chosen_params, flag_type, run_script
 
 # [KD] s.3: the shift, chosen on the test set, and the errors (on 3s) as learned and with it, of a
@@ -25,7 +26,7 @@ PAPER = {
 
 
 Shift = Annotated[float, Allowed(low=-1000, high=1000)]
-Row = tuple[str, float, str]  # of the last table: its name, a shift, the paper's errors
+Row = tuple[str, str, float, str]  # of the last table: column, name, shift, the paper's errors
 
 
 class Margins(NamedTuple):
@@ -74,21 +75,63 @@ def count(cases: Margins, labels: Tensor, group: list[int], shift: float) -> tup
     return int(wrong.sum()), int((wrong & in_group).sum())
 
 
-def report_shifts(student: RectifierNet, mnist: Mnist, group: list[int], rows: list[Row]) -> None:
-    """Print the errors for each of `rows` and, below them, for the best and a label-free shift."""
+def report_shifts(
+    student: RectifierNet, mnist: Mnist, group: list[int], rows: list[Row]
+) -> dict[str, Any]:
+    """Print the errors for each of `rows` and, below them, for the best and a label-free shift.
+
+    Returns shift, errors in total and errors on the group, by column.
+    """
     training, test = mnist.training.to("cpu"), mnist.test.to("cpu")
     cases = margins(logits_of(student, test.images), test.labels, group)
     seen = margins(logits_of(student, training.images), training.labels, group)
     share = torch.isin(training.labels, torch.tensor(group)).float().mean().item()
     rows += [
-        ("best on the test set, as [KD] chose it", best_shift(cases), ""),
-        ("by class frequencies, no test labels", label_free_shift(seen.needed, share), ""),
+        ("best", "best on the test set, as [KD] chose it", best_shift(cases), ""),
+        (
+            "label_free",
+            "by class frequencies, no test labels",
+            label_free_shift(seen.needed, share),
+            "",
+        ),
     ]
     names = ", ".join(map(str, group))
     print(f"{f'shift of the bias of {names}':40} {'':6} {'errors':>7} {f'on {names}':>8}  paper")
-    for name, shift, paper in rows:
+    columns: dict[str, Any] = {}
+    for column, name, shift, paper in rows:
         total, on_group = count(cases, test.labels, group, shift)
         print(f"{name:40} {shift:+6.2f} {total:7,} {on_group:8,}  {paper}".rstrip())
+        columns |= {f"{column}_shift": round(shift, 3), f"{column}_errors": total}
+        columns |= {f"{column}_on_group": on_group}
+    return columns | {"biases": " ".join(f"{b:.3f}" for b in student.output.bias.tolist())}
+
+
+ROWS = ("learned", "paper", "best", "label_free")
+COLUMNS = [f"{row}_{value}" for row in ROWS for value in ("shift", "errors", "on_group")]
+
+
+def shift_rows(args: Any, mnist: Mnist, kind: str, digits: list[int]) -> list[Row]:
+    """The rows of the table that do not depend on the student."""
+    shift, learned, shifted = PAPER.get((kind, tuple(digits)), (None, "", ""))
+    if mnist.name != "MNIST":
+        learned, shifted = "", ""
+    rows = [("learned", "as learned", 0.0, learned)]
+    if shift is not None:
+        rows.append(("paper", "as in [KD]", shift, shifted))
+    if args.bias_shift is not None:
+        rows.append(("given", "as given", args.bias_shift, ""))
+    return rows
+
+
+def chosen_digits(args: Any) -> tuple[str, list[int]]:
+    """ "omit" or "keep", and which digits. Raises UserError for both, and for all of them."""
+    if args.keep and args.omit:
+        raise UserError("give either --keep or --omit, not both")
+    kind = "keep" if args.keep else "omit"
+    digits = sorted(set(args.keep or args.omit or [3]))
+    if len(set(range(10)) & set(digits)) == 10:
+        raise UserError(f"--{kind} {' '.join(map(str, digits))}: name some of the digits, not all")
+    return kind, digits
 
 
 def main() -> None:
@@ -101,28 +144,24 @@ def main() -> None:
     # [KD] states neither; so small a net at so low a temperature has still room to be wrong.
     distillation_flags(parser, hidden_units=300, temperature=8.0)
     args = parser.parse_args()
-    if args.keep and args.omit:
-        raise UserError("give either --keep or --omit, not both")
-    kind = "keep" if args.keep else "omit"
-    digits = sorted(set(args.keep or args.omit or [3]))
-    if len(set(range(10)) & set(digits)) == 10:
-        raise UserError(f"--{kind} {' '.join(map(str, digits))}: name some of the digits, not all")
-    params = chosen_params(args, "Distilled")
-    which = {"omit": "wo", "keep": "only"}[kind] + "".join(map(str, digits))
-    name = f"distilled_model_{which}_{params.hidden_units}_{params.temperature:g}.pt"
-    args.output = args.output or f"runs/{name}"
+    kind, digits = chosen_digits(args)
+    choices = chosen_params(args, "Distilled")
     mnist, device = prepare(args)
     transfer_set = filter_by_class(mnist.training, **{kind: digits})
-    student = run_distillation(args, params, mnist, device, transfer_set)
-    shift, learned, shifted = PAPER.get((kind, tuple(digits)), (None, "", ""))
-    if mnist.name != "MNIST":
-        learned, shifted = "", ""
-    rows = [("as learned", 0.0, learned)]
-    if shift is not None:
-        rows.append(("as in [KD]", shift, shifted))
-    if args.bias_shift is not None:
-        rows.append(("as given", args.bias_shift, ""))
-    report_shifts(student, mnist, digits, rows)
+
+    def work(args: Any, job: Job) -> list[dict[str, Any]]:
+        checkpoint = run_distillation(args, job[0].params, mnist, device, transfer_set)
+        rows = shift_rows(args, mnist, kind, digits)
+        shifts = report_shifts(model_from(checkpoint), mnist, digits, rows)
+        return [columns_of(checkpoint) | {k: v for k, v in shifts.items() if "given" not in k}]
+
+    which = {"omit": "wo", "keep": "only"}[kind] + "".join(map(str, digits))
+
+    def name(params: Any) -> str:
+        return f"distilled_model_{which}_{params.hidden_units}_{params.temperature:g}.pt"
+
+    setting = distillation_setting(args, mnist) | {kind: " ".join(map(str, digits))}
+    sweep(args, choices, setting, name, [*RESULTS, *COLUMNS, "biases"], work)
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ from layers import (
     save_model,
     scale_weights,
 )
+from sweep import Job, make_folder, sweep
 from training_params import (
     Parser,
     Stopped,
@@ -46,7 +47,6 @@ from training_params import (
     run_script,
 )
 
-DEFAULT_FOLDER = Path("runs")  # of outputs; git ignores it
 Loss = Callable[[Tensor, Digits], Tensor]  # of float32 logits and their minibatch
 
 
@@ -296,6 +296,8 @@ def choose_device(name: str) -> torch.device:
         name = next(device for device, available in there.items() if available)
     if not there[name]:
         raise UserError(f"--device {name}: this machine has none; try --device auto")
+    if name == "cuda":  # one for each process that torchrun started
+        return torch.device(name, int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
     return torch.device(name)
 
 
@@ -324,8 +326,7 @@ def run(
     output = Path(args.output)
     if os.path.isdir(output):
         raise UserError(f"--output {output} is a folder: name a file")
-    if output.parent == DEFAULT_FOLDER:
-        DEFAULT_FOLDER.mkdir(exist_ok=True)
+    make_folder(output)
     with Lock(output):
         resume_point = ResumePoint(output, settings)
         if args.resume and output.exists() and not resume_point.path.exists():
@@ -365,6 +366,22 @@ def run(
             raise
     report(record, output)
     return load_checkpoint(output)
+
+
+RESULTS = ("errors", "cases", "errors_per_digit", "loss", "threads", "torch")
+
+
+def columns_of(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """The `RESULTS` of a run, as its line in a CSV file has them."""
+    result, versions = checkpoint["result"], checkpoint["versions"]
+    return {
+        "errors": result["errors"],
+        "cases": result["cases"],
+        "errors_per_digit": " ".join(map(str, result["errors_per_digit"])),
+        "loss": checkpoint["history"][-1]["loss"],
+        "threads": versions["threads"],
+        "torch": versions["torch"],
+    }
 
 
 def announce(model: RectifierNet, params: Any, settings: dict[str, Any], done: int) -> None:
@@ -415,12 +432,21 @@ def main() -> None:
         parser, "Cumbersome", "with --model small those of LocalParams.Small are the defaults"
     )
     args = parser.parse_args()
-    params = chosen_params(args, args.model.capitalize())
-    args.output = args.output or f"runs/{args.model}_model_{params.hidden_units}.pt"
+    choices = chosen_params(args, args.model.capitalize())
     mnist, device = prepare(args)
     cls = CumbersomeNet if args.model == "cumbersome" else SmallNet
-    model = cls(params.hidden_units, params.dropout_visible, params.dropout_hidden).to(device)
-    run(args, model, params, mnist, mnist.training, partial(train, model, mnist.training, params))
+
+    def work(args: Any, job: Job) -> list[dict[str, Any]]:
+        params = job[0].params
+        model = cls(params.hidden_units, params.dropout_visible, params.dropout_hidden).to(device)
+        fit = partial(train, model, mnist.training, params)
+        return [columns_of(run(args, model, params, mnist, mnist.training, fit))]
+
+    def name(params: Any) -> str:
+        return f"{args.model}_model_{params.hidden_units}.pt"
+
+    setting = {"data": mnist.name, "precision": args.precision, "model": args.model}
+    sweep(args, choices, setting, name, RESULTS, work)
 
 
 if __name__ == "__main__":

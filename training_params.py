@@ -10,6 +10,7 @@ comment beside the value in `LocalParams`; the annotation says which values are 
 
 import argparse
 import inspect
+import itertools
 import math
 import os
 import re
@@ -238,7 +239,7 @@ def flag_type(kind: Any) -> Callable[[str], Any]:
 
 
 def add_flags(parser: argparse.ArgumentParser, kind: str, note: str = "", **defaults: Any) -> None:
-    """Add a flag for every hyperparameter of `kind`; one that is not given is None.
+    """Add a flag for every hyperparameter of `kind`: a list of values, None if it is not given.
 
     `defaults` are a script's own, in place of those of the class; `note` is for the help.
     """
@@ -252,19 +253,32 @@ def add_flags(parser: argparse.ArgumentParser, kind: str, note: str = "", **defa
         group.add_argument(
             f"--{field.replace('_', '-')}",
             type=flag_type(annotation),
+            nargs="+",
             metavar=annotation.__origin__.__name__.upper(),
-            default=defaults.get(field),
+            default=[defaults[field]] if field in defaults else None,
             help=f"{comments.get(field, '')} [{defaults.get(field, default)}]".replace("%", "%%"),
         )
 
 
-def chosen_params(args: argparse.Namespace, kind: str) -> SimpleNamespace:
-    """The values of the class that `--params` names, but for the flags that were given."""
-    params = default_params(args.params, kind)
-    for field in vars(params):
-        if getattr(args, field) is not None:
-            setattr(params, field, getattr(args, field))
-    return params
+def chosen_params(args: argparse.Namespace, kind: str) -> list[SimpleNamespace]:
+    """The values of the class that `--params` names, but for the flags that were given.
+
+    Flags with several values make one for every combination.
+    """
+    default = vars(default_params(args.params, kind))
+    values = [getattr(args, field) or [value] for field, value in default.items()]
+    return [
+        SimpleNamespace(**dict(zip(default, chosen, strict=True)))
+        for chosen in itertools.product(*values)
+    ]
+
+
+class Help(argparse.RawDescriptionHelpFormatter):
+    """Shows a flag of several values as `--seed SEED ...`, not as `--seed SEED [SEED ...]`."""
+
+    def _format_args(self, action: argparse.Action, default_metavar: str) -> str:
+        text = super()._format_args(action, default_metavar)
+        return text.partition(" [")[0] + " ..." if action.nargs == "+" else text
 
 
 class Parser(argparse.ArgumentParser):
@@ -273,7 +287,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **options: Any):
         super().__init__(
             allow_abbrev=False,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=Help,
             usage="%(prog)s [option ...]",
             **options,
         )
@@ -289,8 +303,9 @@ def common_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags that every training script has beside its hyperparameters."""
     add = parser.add_argument
     add("--params", choices=("local", "paper"), default="local", help="LocalParams or PaperParams")
-    add("--seed", type=flag_type(Seed), default=0, help="of weights, order and noise [0]")
+    add("--seed", type=flag_type(Seed), nargs="+", default=[0], help="of weights, order, noise [0]")
     add("--output", metavar="PATH", help="the checkpoint to write [under runs/]")
+    add("--results", metavar="FILE", help="CSV file for a line on each run [if several, in runs/]")
     add("--resume", action="store_true", help="go on with a run that was stopped")
     add("--validation", action="store_true", help="hold out the last 10,000 training cases")
     data_flags(parser)

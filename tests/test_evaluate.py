@@ -167,6 +167,13 @@ def test_the_published_students_were_distilled_from_the_published_teacher():
 
 
 @needs_models
+def test_the_sums_of_the_published_checkpoints_are_listed():
+    listed = (MODELS / "SHA256SUMS").read_text().splitlines()
+    digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in PUBLISHED}
+    assert sorted(listed) == sorted(f"{digest}  {name}" for name, digest in digests.items())
+
+
+@needs_models
 @pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.stem)
 def test_a_published_checkpoint_makes_the_errors_that_it_records(mnist, path):
     checkpoint = load_checkpoint(path)

@@ -1,0 +1,167 @@
+"""Many runs in one call of a script: every combination of the values given for its flags.
+
+`python distillation.py --temperature 1 4 20 --seed 0 1 2` is nine runs. Each has a line of its own
+in a CSV file; what has a line there already is not run again, so that a sweep that was stopped goes
+on where it was. `torchrun --nproc-per-node 2 distillation.py ...` shares the runs out.
+"""
+
+import csv
+import io
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch.distributed as dist
+from tqdm import tqdm
+
+from training_params import TrainingFailed, UserError
+
+FOLDER = Path("runs")  # of outputs; git ignores it
+
+
+class Run(NamedTuple):
+    params: Namespace
+    seed: int
+
+
+Job = list[Run]  # that are trained together, as a rule one
+Work = Callable[[Namespace, Job], list[dict[str, Any]]]  # trains them; their results, by column
+
+
+def sweep(
+    args: Namespace,
+    choices: Sequence[Namespace],
+    setting: dict[str, Any],
+    name: Callable[[Any], str],
+    columns: Sequence[str],
+    work: Work,
+    group: Callable[[list[Run]], list[Job]] = lambda runs: [[run] for run in runs],
+) -> None:
+    """Let `work` do a run for each of the `choices` of hyperparameters with each seed.
+
+    A single run goes to `--output`, several to runs/, each under a name of its own that starts
+    with `name(params)`. The line of a run has `setting`, by column, which is the same for all, its
+    hyperparameters and seed, and below `columns` what `work` returned.
+    """
+    runs = [Run(params, seed) for params in choices for seed in args.seed]
+    if len(runs) == 1 and not args.results:
+        output = args.output or f"{FOLDER}/{name(choices[0])}"
+        work(_with(args, seed=args.seed[0], output=output), runs)
+        return
+    if args.output:
+        raise UserError("--output is for a single run: several write to runs/ and --results")
+    path = Path(args.results or FOLDER / f"{Path(sys.argv[0]).stem}.csv")
+    header = [*setting, *vars(choices[0]), "seed", *columns, "problem"]
+    finished = [_text(line) for line in _finished(path, header)]
+    lines = [setting | vars(run.params) | {"seed": run.seed} for run in runs]
+    todo = [
+        run
+        for run, line in zip(runs, lines, strict=True)
+        if not any(_text(line) <= one for one in finished)
+    ]
+    rank, world = _processes()
+    if rank == 0:
+        print(f"{len(runs)} runs, {len(runs) - len(todo)} of them in {path} already", flush=True)
+    jobs = group(todo)
+    bar = tqdm(total=len(todo), unit="run", disable=args.quiet or rank > 0 or None)
+    for first in range(0, len(jobs), world):
+        lines = []
+        for job in jobs[first + rank : first + rank + 1]:
+            results = _results(args, choices, name, work, job)
+            for run, result in zip(job, results, strict=True):
+                lines.append(setting | vars(run.params) | {"seed": run.seed} | result)
+        for line in _gathered(lines, world):
+            bar.update()
+            if rank == 0:
+                _append(path, header, line)
+    bar.close()
+    if world > 1:
+        dist.destroy_process_group()
+
+
+def _results(
+    args: Namespace,
+    choices: Sequence[Namespace],
+    name: Callable[[Any], str],
+    work: Work,
+    job: Job,
+) -> list[dict[str, Any]]:
+    """Those of `work`; a training that fails, as some seeds do, does not stop the others."""
+    params, seed = job[0]
+    varied = [k for k in vars(params) if len({str(vars(other)[k]) for other in choices}) > 1]
+    marks = [f"{k}_{vars(params)[k]}" for k in varied if k not in ("hidden_units", "temperature")]
+    stem = "_".join([name(params).removesuffix(".pt"), *marks, f"seed_{seed}"])
+    output = FOLDER / f"{stem}.pt"
+    resume = Path(f"{output}.resume").exists()
+    try:
+        return work(_with(args, seed=seed, output=output, resume=resume, quiet=True), job)
+    except TrainingFailed as error:
+        print(f"{stem}: {error}", flush=True)
+        return [{"problem": str(error)} for _ in job]
+
+
+def make_folder(path: Path) -> None:
+    """Make runs/, if `path` lies there: at the first write, so that bad input leaves nothing."""
+    try:
+        if path.parent == FOLDER:
+            FOLDER.mkdir(exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {FOLDER}: {error.strerror}") from None
+
+
+def _with(args: Namespace, **changes: Any) -> Namespace:
+    return Namespace(**vars(args) | changes)
+
+
+def _text(line: dict[str, Any]) -> set[tuple[str, str]]:
+    """A line as it is read again."""
+    return {(column, str(value)) for column, value in line.items()}
+
+
+def _finished(path: Path, header: list[str]) -> list[dict[str, str]]:
+    """The lines in the file. Raises UserError if it holds something else."""
+    try:
+        with open(path, newline="") as file:
+            reader = csv.DictReader(file)
+            if reader.fieldnames and reader.fieldnames != header:
+                raise UserError(f"{path} holds other columns: choose another --results")
+            return list(reader)
+    except FileNotFoundError:
+        return []
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"cannot read {path}: {error}") from None
+
+
+def _append(path: Path, header: list[str], line: dict[str, Any]) -> None:
+    """Add a line, in one write, below the names of the columns. Raises UserError."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, header, lineterminator="\n")
+    make_folder(path)
+    try:
+        with open(path, "a", newline="") as file:
+            if file.tell() == 0:
+                writer.writeheader()
+            writer.writerow(line)
+            file.write(text.getvalue())
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot write {path}: {error}") from None
+
+
+def _processes() -> tuple[int, int]:
+    """This process's number and how many there are; one, unless torchrun started them."""
+    if "RANK" not in os.environ:
+        return 0, 1
+    dist.init_process_group("gloo")  # on GPUs too: only lines of text travel
+    return dist.get_rank(), dist.get_world_size()
+
+
+def _gathered(lines: list[dict[str, Any]], world: int) -> list[dict[str, Any]]:
+    """The lines of all processes, once each of them has done its job."""
+    if world == 1:
+        return lines
+    everything: list[Any] = [None] * world
+    dist.all_gather_object(everything, lines)
+    return [line for part in everything for line in part]

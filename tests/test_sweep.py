@@ -1,0 +1,180 @@
+"""Many runs in one call: every combination, a line for each, resumed and shared out."""
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from common import ROOT, everything_in, same_weights, some_params, split_words
+
+import distillation
+import distillation_no_three
+import train
+from distillation import group_small
+from layers import load_checkpoint, load_model
+from sweep import Run
+
+QUICK = "--epochs 1 --batch-size 500 --quiet"
+SMALL = f"--model small --hidden-units 5 {QUICK}"
+
+
+def lines_of(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_combination_of_values_and_seeds_is_a_run_with_a_line(call):
+    call(train, SMALL, "--learning-rate 0.01 0.02 --seed 3 4 5")
+    lines = lines_of("runs/train.csv")
+    found = [(float(line["learning_rate"]), int(line["seed"])) for line in lines]
+    assert found == [(rate, seed) for rate in (0.01, 0.02) for seed in (3, 4, 5)]
+    assert len(list(Path("runs").glob("*.pt"))) == 6
+
+
+def test_a_run_of_a_sweep_is_the_run_alone(call):
+    call(train, SMALL, "--learning-rate 0.01 0.02 --seed 3 4")
+    call(train, SMALL, "--learning-rate 0.02 --seed 3 --output net.pt")
+    alone = load_checkpoint("net.pt")
+    name = "runs/small_model_5_learning_rate_0.02_seed_3.pt"
+    assert same_weights(load_model(name), load_model("net.pt"))
+    line = lines_of("runs/train.csv")[2]
+    assert int(line["errors"]) == alone["result"]["errors"]
+    assert line["errors_per_digit"] == " ".join(map(str, alone["result"]["errors_per_digit"]))
+    assert {k: line[k] for k in alone["parameters"]} == {
+        k: str(v) for k, v in alone["parameters"].items()
+    }
+
+
+def test_a_run_that_has_its_line_is_not_run_again(call, monkeypatch):
+    call(train, SMALL, "--seed 0 1 --results lines.csv")
+    before = Path("lines.csv").read_text()
+    seeds = []
+    run = train.run
+    monkeypatch.setattr(
+        train, "run", lambda args, *rest: seeds.append(args.seed) or run(args, *rest)
+    )
+    call(train, SMALL, "--seed 0 1 2 --results lines.csv")
+    assert seeds == [2]
+    assert Path("lines.csv").read_text().startswith(before)
+    assert [line["seed"] for line in lines_of("lines.csv")] == ["0", "1", "2"]
+
+
+def test_a_sweep_that_is_stopped_goes_on_in_the_midst_of_a_run(call, monkeypatch):
+    words = "--model small --hidden-units 5 --epochs 3 --batch-size 500 --quiet --seed 0 1"
+    call(train, words, "--results whole.csv")
+    for path in Path("runs").glob("*.pt"):
+        path.rename(f"{path}.whole")
+    train_epoch, calls = train.train_epoch, []
+
+    def stop_in_the_fifth(*arguments):
+        calls.append(1)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        return train_epoch(*arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(train, "train_epoch", stop_in_the_fifth)
+        call(train, words, "--results lines.csv")
+    assert len(lines_of("lines.csv")) == 1
+    call(train, words, "--results lines.csv")
+    assert lines_of("lines.csv") == lines_of("whole.csv")
+    for path in Path("runs").glob("*.pt"):
+        assert same_weights(load_model(path), load_model(f"{path}.whole"))
+
+
+def test_a_run_that_fails_has_a_line_that_says_so_and_the_others_go_on(call):
+    wild = "--init-std 10 --max-squared-length 0 --learning-rate 1e6 1e-6"
+    call(train, "--hidden-units 20 --epochs 3 --quiet", wild)
+    failed, good = lines_of("runs/train.csv")
+    assert "not finite" in failed["problem"]
+    assert not failed["errors"]
+    assert not good["problem"]
+    assert int(good["errors"]) > 0
+
+
+def test_a_single_run_has_a_line_if_asked_for(call):
+    call(train, SMALL, "--results lines.csv")
+    assert len(lines_of("lines.csv")) == 1
+
+
+@pytest.mark.parametrize("content", ["errors,of,others\n1,2,3\n", "\xff\xfe"])
+def test_a_file_of_something_else_is_refused_and_kept(stops, content):
+    Path("lines.csv").write_text(content, encoding="latin-1")
+    stop = stops(train, SMALL, "--seed 0 1 --results lines.csv")
+    assert (stop.status, len(stop.err.splitlines())) == (2, 1)
+    assert "lines.csv" in stop.err
+    assert Path("lines.csv").read_text(encoding="latin-1") == content
+
+
+def test_one_output_for_several_runs_is_refused(stops, tmp_path):
+    stop = stops(train, SMALL, "--seed 0 1 --output net.pt")
+    assert (stop.status, len(stop.err.splitlines())) == (2, 1)
+    assert everything_in(tmp_path) == {"here": None}
+
+
+def test_the_shifts_of_a_student_without_threes_are_in_its_line(call, teacher, capsys):
+    words = "--hidden-units 20 --epochs 4 --temperature 2 8"
+    call(distillation_no_three, "--teacher", teacher, words, "--results lines.csv")
+    for line in lines_of("lines.csv"):
+        assert line["omit"] == "3"
+        assert int(line["learned_errors"]) == int(line["errors"])
+        assert int(line["best_errors"]) <= int(line["label_free_errors"])
+        assert int(line["best_errors"]) <= int(line["paper_errors"])
+        biases = [float(bias) for bias in line["biases"].split()]
+        name = f"runs/distilled_model_wo3_20_{float(line['temperature']):g}_seed_0.pt"
+        learned = load_model(name).output.bias
+        assert torch.allclose(torch.tensor(biases), learned, atol=1e-3)
+
+
+def test_small_students_are_distilled_together_with_the_errors_they_make_alone(
+    call, teacher, monkeypatch
+):
+    words = "--hidden-units 20 --epochs 4 --temperature 2 8 --seed 0 1 --batch-size 500"
+    call(distillation, "--teacher", teacher, words, "--results together.csv")
+    assert not list(Path(".").glob("runs/*.pt"))
+    monkeypatch.setattr(distillation, "STACKED_UNITS", 0)
+    call(distillation, "--teacher", teacher, words, "--results alone.csv")
+    together, alone = (
+        {
+            (line["temperature"], line["seed"]): int(line["errors"])
+            for line in lines_of(f"{name}.csv")
+        }
+        for name in ("together", "alone")
+    )
+    assert together.keys() == alone.keys()
+    assert all(abs(together[run] - alone[run]) <= 3 for run in together)  # of 1,000: rounding
+
+
+def test_only_students_with_each_temperature_and_each_seed_form_a_job():
+    def runs(temperature, seeds, **changes):
+        params = some_params("Distilled", temperature=temperature, **changes)
+        return [Run(params, seed) for seed in seeds]
+
+    four = runs(1.0, [0, 1]) + runs(2.0, [0, 1])
+    assert group_small(four) == [four]
+    odd = runs(4.0, [1])
+    assert group_small(four + odd) == [four, odd]
+    large = runs(1.0, [0, 1], hidden_units=300)
+    assert group_small(large + four) == [[large[0]], [large[1]], four]
+    hard = runs(1.0, [0, 1], hard_weight=0.1)
+    assert group_small(hard) == [[hard[0]], [hard[1]]]
+
+
+def test_two_processes_share_the_runs_out(tmp_path):
+    words = f"train.py {SMALL} --data sample --seed 0 1 2 --results {tmp_path}/lines.csv"
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    script = split_words(words.replace("train.py", str(ROOT / "train.py")))
+    done = subprocess.run(
+        [*command, "--master-port", "29517", *script],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = lines_of(tmp_path / "lines.csv")
+    assert sorted(line["seed"] for line in lines) == ["0", "1", "2"]
+    saved = [load_model(tmp_path / "runs" / f"small_model_5_seed_{seed}.pt") for seed in (0, 1, 2)]
+    assert not any(same_weights(saved[i], saved[i - 1]) for i in range(3))
