@@ -42,7 +42,7 @@ def sweep(
 ) -> None:
     """Let `work` do a run for each of the `choices` of hyperparameters with each seed.
 
-    A single run goes to `--output`, several to runs/, each under a name of its own that starts
+    A single run goes to `--output`; several go to runs/, each under a name of its own that starts
     with `name(params)`. The line of a run has `setting`, by column, which is the same for all, its
     hyperparameters and seed, and below `columns` what `work` returned.
     """
@@ -51,17 +51,16 @@ def sweep(
         output = args.output or f"{FOLDER}/{name(choices[0])}"
         work(_with(args, seed=args.seed[0], output=output), runs)
         return
-    if args.output:
-        raise UserError("--output is for a single run: several write to runs/ and --results")
+    if args.output and len(runs) > 1:
+        raise UserError(f"--output is for a single run, not for {len(runs)}: they go to {FOLDER}/")
     path = Path(args.results or FOLDER / f"{Path(sys.argv[0]).stem}.csv")
     header = [*setting, *vars(choices[0]), "seed", *columns, "problem"]
     finished = [_text(line) for line in _finished(path, header)]
-    lines = [setting | vars(run.params) | {"seed": run.seed} for run in runs]
-    todo = [
-        run
-        for run, line in zip(runs, lines, strict=True)
-        if not any(_text(line) <= one for one in finished)
-    ]
+
+    def line(run: Run) -> dict[str, Any]:
+        return setting | vars(run.params) | {"seed": run.seed}
+
+    todo = [run for run in runs if not any(_text(line(run)) <= done for done in finished)]
     rank, world = _processes()
     if rank == 0:
         print(f"{len(runs)} runs, {len(runs) - len(todo)} of them in {path} already", flush=True)
@@ -71,12 +70,11 @@ def sweep(
         lines = []
         for job in jobs[first + rank : first + rank + 1]:
             results = _results(args, choices, name, work, job)
-            for run, result in zip(job, results, strict=True):
-                lines.append(setting | vars(run.params) | {"seed": run.seed} | result)
-        for line in _gathered(lines, world):
+            lines = [line(run) | result for run, result in zip(job, results, strict=True)]
+        for one in _gathered(lines, world):
             bar.update()
             if rank == 0:
-                _append(path, header, line)
+                _append(path, header, one)
     bar.close()
     if world > 1:
         dist.destroy_process_group()
@@ -94,7 +92,7 @@ def _results(
     varied = [k for k in vars(params) if len({str(vars(other)[k]) for other in choices}) > 1]
     marks = [f"{k}_{vars(params)[k]}" for k in varied if k not in ("hidden_units", "temperature")]
     stem = "_".join([name(params).removesuffix(".pt"), *marks, f"seed_{seed}"])
-    output = FOLDER / f"{stem}.pt"
+    output = args.output or FOLDER / f"{stem}.pt"
     resume = Path(f"{output}.resume").exists()
     try:
         return work(_with(args, seed=seed, output=output, resume=resume, quiet=True), job)

@@ -95,8 +95,8 @@ def test_a_run_that_fails_has_a_line_that_says_so_and_the_others_go_on(call):
 
 
 def test_a_single_run_has_a_line_if_asked_for(call):
-    call(train, SMALL, "--results lines.csv")
-    assert len(lines_of("lines.csv")) == 1
+    call(train, SMALL, "--results lines.csv --output net.pt")
+    assert int(lines_of("lines.csv")[0]["errors"]) == load_checkpoint("net.pt")["result"]["errors"]
 
 
 @pytest.mark.parametrize("content", ["errors,of,others\n1,2,3\n", "\xff\xfe"])
