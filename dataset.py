@@ -4,6 +4,7 @@ import hashlib
 import math
 import os
 import socket
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +69,8 @@ def as_digits(images: Tensor, labels: Tensor) -> Digits:
 
     Raises UserError for tensors of another kind or shape, and for other labels.
     """
+    if not isinstance(images, Tensor) or not isinstance(labels, Tensor) or labels.dim() != 1:
+        raise UserError("images (N, 28, 28) and labels (N,) must be tensors")
     if images.dtype != torch.uint8 or images.shape != (len(labels), 28, 28):
         kind = f"{str(images.dtype)[6:]} {tuple(images.shape)}"
         raise UserError(f"images must be uint8 ({len(labels)}, 28, 28), as labels are, not {kind}")
@@ -88,11 +91,14 @@ def load_mnist(data_dir: str | Path | None = None, source: str = "auto") -> Mnis
     or "auto": MNIST, and the sample where there is no network either. Raises UserError for a file
     that is not the canonical one, or when MNIST was asked for and cannot be had.
     """
+    if source not in ("mnist", "sample", "auto"):
+        raise UserError(f"there is no source {source!r} of data: mnist, sample or auto")
     if source == "sample":
         return _load_sample()
     root = Path(data_dir or os.environ.get("MNIST_DIR") or Path(__file__).parent / "data")
     problem = _fetch(root)
     if problem and source == "auto":
+        print(f"MNIST is not in {root} and could not be downloaded: {problem}", file=sys.stderr)
         return _load_sample()
     if problem:
         raise UserError(f"MNIST is not in {root} and could not be downloaded: {problem}")
@@ -220,12 +226,12 @@ def _fetch(root: Path) -> str | None:
     """Have the four canonical files in root/MNIST/raw; else say why they could not be had."""
     raw, old = root / "MNIST" / "raw", root / "MNIST" / "processed"
     problem = None
-    if not all((raw / name).is_file() for name in SHA256):
-        if old.exists():  # torchvision would take it for the data
+    if not all(os.path.isfile(raw / name) for name in SHA256):
+        if os.path.exists(old):  # torchvision would take it for the data
             raise UserError(f"{old} is of an old version of torchvision: delete it and run again")
         problem = _download(root)
     for name, digest in SHA256.items():
-        if (raw / name).exists():
+        if os.path.exists(raw / name):
             _check_sha256(raw / name, digest, "delete it and run again, to have it anew")
     return problem
 
@@ -244,7 +250,7 @@ def _download(root: Path) -> str | None:
         raise UserError(f"cannot write to {error.filename}: {error.strerror}") from None
     except (OSError, EOFError, RuntimeError, ValueError) as error:
         _check_archives(root / "MNIST" / "raw")
-        return str(error).strip().splitlines()[0]
+        return " ".join(str(error).split())
     finally:
         socket.setdefaulttimeout(timeout)
     return None
@@ -261,6 +267,8 @@ def _check_archives(raw: Path) -> None:
 
 
 def _check_sha256(path: Path, digest: str, remedy: str) -> None:
+    if not path.is_file():  # a pipe, say, would never end
+        raise UserError(f"{path} is no regular file: {remedy}")
     try:
         found = hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:

@@ -7,6 +7,7 @@ training images that were not translated.
 import argparse
 import hashlib
 import itertools
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -36,7 +37,7 @@ from train import (
 from training_params import Parser, UserError, add_flags, chosen_params, common_flags, run_script
 
 STACKED_UNITS = 100  # up to here a stack of students takes less time than one after the other
-TEACHER = Path("models/cumbersome_model_1200.pt")
+TEACHER = Path(__file__).parent / "models" / "cumbersome_model_1200.pt"
 
 
 def soft_targets(logits: Tensor, temperature: float | Tensor) -> Tensor:
@@ -54,6 +55,8 @@ def distillation_loss(temperature: float | Tensor, hard_weight: float) -> Loss:
     learning rate, whatever T is. A stack of S students takes T of shape (S, 1, 1), has S losses
     and learns from soft targets alone.
     """
+    if not 0 <= hard_weight <= 1 or not (torch.as_tensor(temperature) > 0).all():
+        raise UserError(f"no loss for temperature {temperature}, hard_weight {hard_weight}")
     scale = torch.as_tensor(temperature).square().flatten().squeeze()
 
     def loss(logits: Tensor, batch: Digits) -> Tensor:
@@ -85,7 +88,10 @@ def distill(
     """
     if params.jitter:
         raise UserError("distillation takes no --jitter: the soft targets are of unmoved images")
-    transfer_set = replace(transfer_set, teacher_logits=logits_of(teacher, transfer_set.images))
+    teacher_logits = logits_of(teacher, transfer_set.images)
+    if not torch.isfinite(teacher_logits).all():
+        raise UserError("the logits of the teacher are not finite")
+    transfer_set = replace(transfer_set, teacher_logits=teacher_logits)
     loss = distillation_loss(params.temperature, params.hard_weight)
     return train(student, transfer_set, params, loss=loss, **options)
 
@@ -106,6 +112,13 @@ def distill_together(
     """
     if params.hard_weight or params.max_squared_length:
         raise UserError("students distilled together take no hard_weight or max_squared_length")
+    if (
+        not seeds
+        or len({*seeds}) < len(seeds)
+        or len({*temperatures}) < len(temperatures)
+        or (not temperatures)
+    ):
+        raise UserError("students distilled together need temperatures and seeds, each only once")
     students = {}
     for seed, temperature in itertools.product(seeds, temperatures):
         student = SmallNet(params.hidden_units, params.dropout_visible, params.dropout_hidden)
@@ -129,8 +142,9 @@ def run_distillation(
     transfer_set: Digits,
 ) -> dict[str, Any]:
     """Distil the net in `args.teacher`, save the student under `args.output`; its checkpoint."""
-    if Path(args.output).resolve() == args.teacher.resolve():
-        raise UserError(f"--output {args.output} is the teacher: choose another")
+    beside = [f"{args.output}{suffix}" for suffix in ("", ".lock", ".resume")]
+    if os.path.realpath(args.teacher) in map(os.path.realpath, beside):
+        raise UserError(f"--output {args.output} would replace the teacher: choose another")
     teacher = load_model(args.teacher).to(device)
     origin = {"file": args.teacher.name, "sha256": sha256(args.teacher)}
     student = SmallNet(params.hidden_units, params.dropout_visible, params.dropout_hidden)
@@ -190,7 +204,10 @@ def distillation_setting(args: argparse.Namespace, mnist: Mnist) -> dict[str, st
 def distillation_flags(parser: Parser, **defaults: Any) -> None:
     """Add the flags of a distillation; `defaults` are those in which a script differs."""
     parser.add_argument(
-        "--teacher", type=Path, default=TEACHER, help=f"checkpoint to distil [{TEACHER}]"
+        "--teacher",
+        type=Path,
+        default=TEACHER,
+        help=f"checkpoint to distil [models/{TEACHER.name}]",
     )
     common_flags(parser)
     add_flags(parser, "Distilled", **defaults)

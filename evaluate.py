@@ -52,15 +52,23 @@ def print_table(rows: list[dict[str, Any]]) -> None:
 def verify(row: dict[str, Any]) -> list[str]:
     """What of a row is not as recorded: in the checkpoint, and in the SHA256SUMS beside it."""
     path = Path(row["file"])
-    recorded = load_checkpoint(path).get("result", {})
+    checkpoint = load_checkpoint(path)
+    recorded, name = checkpoint.get("result", {}), checkpoint.get("data_set", {}).get("name")
+    if name not in (None, row["data_set"]):
+        return [f"its errors are of {name}, not of {row['data_set']}"]
     found = [
         f"{name} {row[name]}, recorded {recorded.get(name)}"
         for name in ("errors", "errors_per_digit", "cases")
         if row[name] != recorded.get(name)
     ]
     sums = path.with_name("SHA256SUMS")
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    if sums.exists() and f"{digest}  {path.name}" not in sums.read_text().splitlines():
+    try:
+        listed = sums.read_text().splitlines()
+    except FileNotFoundError:
+        return found
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {sums}: {error}") from None
+    if f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}" not in listed:
         found.append(f"its SHA-256 is not the one in {sums}")
     return found
 
@@ -77,8 +85,9 @@ def main() -> None:
     parser = Parser(description=__doc__)
     parser.usage = "%(prog)s [option ...] [CHECKPOINT ...]"
     parser.add_argument("checkpoints", nargs="*", type=Path, metavar="CHECKPOINT")
-    parser.add_argument("--json", action="store_true", help="print a list for machines")
-    parser.add_argument(
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print a list for machines")
+    form.add_argument(
         "--verify", action="store_true", help="compare with the recorded errors and SHA256SUMS"
     )
     data_flags(parser)

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from training_params import UserError
+from training_params import MAX_UNITS, UserError
 
 try:
     import fcntl
@@ -185,16 +185,20 @@ class StackedNet(nn.Module):
 def save_model(path: str | Path, model: RectifierNet, **record: Any) -> None:
     """Write `model`, with its weights scaled for test time, and `record` (plain values).
 
-    Atomic: under `path` there is the old file or the whole new one. Raises UserError.
+    Atomic: under `path` there is the old file or the whole new one. Raises UserError, also for what
+    `load_model` would refuse, such as a weight that is not finite.
     """
     scaled = scale_weights(model)
-    checkpoint = {
+    checkpoint = record | {
         "format_version": FORMAT_VERSION,
         "architecture": type(model).__name__,
         "hidden_units": model.hidden_units,
         "state_dict": dict(scaled.state_dict()),
     }
-    write_atomically(path, checkpoint | record)
+    problem = _problem(checkpoint)
+    if problem:
+        raise UserError(f"{path} was not written: {problem}")
+    write_atomically(path, checkpoint)
 
 
 def load_model(path: str | Path) -> RectifierNet:
@@ -234,8 +238,15 @@ def _problem(checkpoint: dict[str, Any]) -> str | None:
     for name in ("parameters", "data_set", "result"):
         if not isinstance(checkpoint.get(name, {}), dict):
             return f"its {name} are no dict"
+    if any(
+        isinstance(value, dict | list | tuple)
+        for value in checkpoint.get("parameters", {}).values()
+    ):
+        return "its parameters are no numbers and words"
+    if not _is_record({name: v for name, v in checkpoint.items() if name != "state_dict"}):
+        return "what it holds beside the state_dict are no plain values"
     units, state = checkpoint["hidden_units"], checkpoint["state_dict"]
-    if type(units) is not int or not 1 <= units <= 16_384:
+    if type(units) is not int or not 1 <= units <= MAX_UNITS:
         return f"its hidden_units are {reprlib.repr(units)}"
     with torch.device("meta"):
         shapes = {k: v.shape for k, v in SmallNet(units).state_dict().items()}
@@ -250,6 +261,23 @@ def _problem(checkpoint: dict[str, Any]) -> str | None:
     return None
 
 
+def _is_record(record: Any) -> bool:
+    """Whether these are numbers, words and None, in dicts with words for keys, lists and tuples."""
+    seen, rest = set(), [record]
+    while rest:
+        value = rest.pop()
+        if isinstance(value, dict | list | tuple):
+            if id(value) in seen:  # or a list of one list twice, and so on, would take for ever
+                continue
+            seen.add(id(value))
+            if isinstance(value, dict) and not all(isinstance(key, str) for key in value):
+                return False
+            rest += value.values() if isinstance(value, dict) else value
+        elif not isinstance(value, str | int | float | None):
+            return False
+    return True
+
+
 def _is_plain(value: Any) -> bool:
     return isinstance(value, Tensor) and value.layout is torch.strided and not value.is_meta
 
@@ -260,6 +288,8 @@ def write_atomically(path: str | Path, content: dict[str, Any]) -> None:
     Raises UserError naming the file if the disk is full, the folder missing or read-only.
     """
     path = Path(path)
+    if not path.name or (path.exists() and not path.is_file()):
+        raise UserError(f"cannot write {path}: it is no regular file")
     part = path.with_name(f".{path.name}.part")
     whole = io.BytesIO()  # not straight to the file: torch.save hides the cause of a failed write
     torch.save(content, whole)
@@ -278,6 +308,8 @@ def write_atomically(path: str | Path, content: dict[str, Any]) -> None:
 
 def read_dict(path: str | Path) -> dict[str, Any]:
     """The dict that `write_atomically` wrote, read without running code. Raises UserError."""
+    if os.path.exists(path) and not os.path.isfile(path):  # a pipe, say, would never end
+        raise UserError(f"cannot read {path}: it is no regular file")
     try:
         with zipfile.ZipFile(path) as archive:  # checked first: torch would read older formats too
             if sum(entry.file_size for entry in archive.infolist()) > MAX_BYTES:
@@ -338,9 +370,11 @@ class ResumePoint:
             raise UserError(f"nothing to resume: there is no {self.path}")
         state = read_dict(self.path)
         history = state.pop("history", None)
-        if state.keys() != {"settings", "model", "optimizer", "random"} or not (
-            isinstance(history, list)
-            and all(isinstance(v, dict) for v in (*history, *state.values()))
+        if (
+            state.keys() != {"settings", "model", "optimizer", "random"}
+            or not isinstance(history, list)
+            or not all(isinstance(value, dict) for value in (*state.values(), *history))
+            or not _is_record([state["settings"], history])
         ):
             raise UserError(f"{self.path} is no resume point: delete it and start anew")
         check_same(self.settings, state["settings"], self.path)
@@ -356,12 +390,13 @@ class ResumePoint:
         random = self.state["random"]
         try:
             model.load_state_dict(self.state["model"])
+            _check_optimizer(optimizer, self.state["optimizer"])
             optimizer.load_state_dict(self.state["optimizer"])
             for generator, state in zip(order, random["order"], strict=True):
                 generator.set_state(state)
             torch.set_rng_state(random["cpu"])
             torch.cuda.set_rng_state_all(random["cuda"])
-        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError):
+        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError):
             raise UserError(f"{self.path} is damaged: delete it and start anew") from None
         # Interned, as the names in the code are: else a checkpoint has the same content in other
         # bytes, since pickle writes a string only once as long as it is the same object.
@@ -388,6 +423,21 @@ class ResumePoint:
 
     def remove(self) -> None:
         self.path.unlink(missing_ok=True)
+
+
+def _check_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Raise ValueError for a state of another form: fused updates would write past its tensors."""
+    fresh = optimizer.state_dict()["param_groups"]
+    for group, new in zip(state["param_groups"], fresh, strict=True):
+        if {k: type(v) for k, v in group.items()} != {k: type(v) for k, v in new.items()}:
+            raise ValueError
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for number, values in state["state"].items():
+        for value in values.values():
+            if value.dtype != torch.float32 or value.shape not in ((), parameters[number].shape):
+                raise ValueError
+    if len({tuple(values) for values in state["state"].values()}) > 1:
+        raise ValueError
 
 
 def check_same(settings: dict[str, Any], earlier: dict[str, Any], path: Path) -> None:
@@ -427,7 +477,8 @@ class Lock:
             self.file.write(str(os.getpid()))
             self.file.flush()
         except OSError as error:
-            raise UserError(f"cannot write {self.output}: {error.strerror}") from None
+            reason = error.strerror or error
+            raise UserError(f"cannot write {self.output}: {reason}") from None
 
     def _take(self) -> bool:
         """Lock the open file; whether it is still the one that others find under its name."""

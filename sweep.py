@@ -23,7 +23,7 @@ FOLDER = Path("runs")  # of outputs; git ignores it
 
 
 class Run(NamedTuple):
-    params: Namespace
+    params: Any  # the fields of a class in training_params.py
     seed: int
 
 
@@ -33,7 +33,7 @@ Work = Callable[[Namespace, Job], list[dict[str, Any]]]  # trains them; their re
 
 def sweep(
     args: Namespace,
-    choices: Sequence[Namespace],
+    choices: Sequence[Any],
     setting: dict[str, Any],
     name: Callable[[Any], str],
     columns: Sequence[str],
@@ -82,7 +82,7 @@ def sweep(
 
 def _results(
     args: Namespace,
-    choices: Sequence[Namespace],
+    choices: Sequence[Any],
     name: Callable[[Any], str],
     work: Work,
     job: Job,

@@ -10,7 +10,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -63,8 +63,10 @@ def schedule(params: Any, step: int, steps: int) -> tuple[float, float]:
     epoch = step * params.schedule_epochs // steps
     if params.rate_schedule == "exponential":
         rate = params.learning_rate * params.rate_decay**epoch
-    else:
+    elif params.rate_schedule == "linear":
         rate = params.learning_rate * (1 - step / steps)
+    else:
+        raise UserError(f"there is no rate_schedule {params.rate_schedule!r}")
     rise = min(1, epoch / params.momentum_epochs)
     return rate, params.momentum_start + (params.momentum_end - params.momentum_start) * rise
 
@@ -73,6 +75,8 @@ def make_optimizer(model: nn.Module, params: Any) -> torch.optim.Optimizer:
     """Fused, so that each update passes over the weights once."""
     if params.optimizer == "adam":
         return torch.optim.Adam(model.parameters(), lr=params.learning_rate, fused=True)
+    if params.optimizer != "sgd":
+        raise UserError(f"there is no optimizer {params.optimizer!r}: adam or sgd")
     # With rate 1 and the loss multiplied by (1 - momentum) * rate, SGD does just what [DO] says:
     # dw(t) = p(t) dw(t-1) - (1 - p(t)) e(t) gradient. Its own rate would rescale dw(t-1) too.
     return torch.optim.SGD(model.parameters(), lr=1.0, momentum=params.momentum_start, fused=True)
@@ -120,6 +124,8 @@ def train_epoch(
 
 def autocast(device: str, precision: str) -> Any:
     """Matrix products in bfloat16 if `precision` is "bf16"; weights and updates stay float32."""
+    if precision not in ("fp32", "bf16"):
+        raise UserError(f"there is no precision {precision!r}: fp32 or bf16")
     return torch.autocast(device, torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
@@ -140,7 +146,7 @@ def train(
     `params` has the fields of a class in training_params.py (or is one); the model's device is
     used. `seed` gives the order of the data, jitter and dropout: the same seed, machine and number
     of threads give bit-identical weights, also after resuming from `resume_point`. Errors on
-    `test_set` are counted about 50 times, for the eye only: they decide nothing.
+    `test_set` are counted up to 50 times, for the eye only: they decide nothing.
     Raises TrainingFailed after an epoch that leaves the loss or a weight not finite.
     """
     torch.set_flush_denormal(True)  # denormal numbers make element-wise steps 10-50 times slower
@@ -150,6 +156,8 @@ def train(
     history: list[dict[str, Any]] = []
     if resume_point:
         history = resume_point.restore(model, optimizer, loader.generators)
+        if len(history) > params.epochs:
+            raise UserError(f"{resume_point.path} is damaged: delete it and start anew")
         if not history:  # so that a full disk or a folder that is read-only shows at once
             resume_point.save(model, optimizer, loader.generators, history)
     progress = progress or Progress(quiet=True)
@@ -177,7 +185,7 @@ def train(
 
 
 def _is_measured(epoch: int, epochs: int) -> bool:
-    """Evaluation costs a tenth of an epoch: every epoch of short runs, 50 times in long ones."""
+    """Evaluation costs a tenth of an epoch: each epoch of short runs, 25 to 50 of long ones."""
     return epoch == epochs or epoch % -(-epochs // 50) == 0
 
 
@@ -256,10 +264,10 @@ def versions() -> dict[str, Any]:
     }
 
 
-def command_line() -> str:
-    """The command that makes this checkpoint; --resume and --quiet change nothing in it."""
+def command_line(script: str) -> str:
+    """The command that was given, less --resume and --quiet, which change nothing in the result."""
     words = [word for word in sys.argv[1:] if word not in ("--resume", "--quiet")]
-    return shlex.join(["python", Path(sys.argv[0]).name, *words])
+    return shlex.join(["python", script, *words])
 
 
 def describe_data(mnist: Mnist, training_set: Digits) -> dict[str, Any]:
@@ -334,6 +342,10 @@ def run(
             check_same(settings, {name: checkpoint.get(name) for name in settings}, output)
             print(f"{output} is finished already: nothing was changed.")
             return checkpoint
+        if resume_point.path.exists() and not args.resume:
+            raise UserError(
+                f"{resume_point.path} is of a run that was stopped: add --resume, or delete it"
+            )
         init_weights(model, params.init_std, args.seed)
         done = resume_point.load() if args.resume else 0
         if not args.quiet:
@@ -349,7 +361,7 @@ def run(
             )
             record = settings | {
                 "hidden_units": model.hidden_units,
-                "command": command_line(),
+                "command": command_line(Path(sys.argv[0]).name),
                 "versions": versions(),
                 "result": measure(scale_weights(model), mnist.test.to("cpu")),
                 "history": history,
@@ -358,8 +370,9 @@ def run(
             resume_point.remove()
         except Stopped:
             progress.close()
-            kept = f"Go on with: {command_line()} --resume"
-            print(f"Stopped. {kept if resume_point.path.exists() else 'Nothing was kept.'}")
+            again = f"Go on with: {command_line(sys.argv[0])} --resume"
+            with suppress(OSError):  # of a reader that has gone
+                print("Stopped.", again if resume_point.path.exists() else "Nothing was kept.")
             raise
         except TrainingFailed:
             resume_point.remove()  # going on would come to the same

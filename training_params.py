@@ -17,6 +17,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Annotated, Any, NamedTuple, NoReturn, get_type_hints
 
@@ -31,8 +32,9 @@ class Allowed(NamedTuple):
     words: tuple[str, ...] = ()
 
 
+MAX_UNITS = 8192  # the state of a training with more would not fit into a resume point
 Count = Annotated[int, Allowed(low=1)]
-Units = Annotated[int, Allowed(low=1, high=16_384)]
+Units = Annotated[int, Allowed(low=1, high=MAX_UNITS)]
 Pixels = Annotated[int, Allowed(high=28)]
 Positive = Annotated[float, Allowed(open_low=True)]
 NotNegative = Annotated[float, Allowed()]
@@ -188,19 +190,48 @@ def check_value(text: Any, kind: Any) -> Any:
     wanted = (
         f"{'a whole number' if base is int else 'a number'} "
         f"{'above' if allowed.open_low else 'from'} {allowed.low:g} "
-        f"{'to below' if allowed.open_high else 'to'} {allowed.high:,g}"
+        f"{'to below' if allowed.open_high else 'to'} {allowed.high:,}"
     )
     try:
         value = base(text)
         if isinstance(text, bool) or (not isinstance(text, str) and value != text):
             raise ValueError
-    except (TypeError, ValueError, OverflowError):
+    except (TypeError, ValueError, OverflowError, RuntimeError):
         raise ValueError(f"{text!r} is not {wanted}") from None
     too_low = value <= allowed.low if allowed.open_low else value < allowed.low
     too_high = value >= allowed.high if allowed.open_high else value > allowed.high
     if not math.isfinite(value) or too_low or too_high:
         raise ValueError(f"{text} is not {wanted}")
     return value
+
+
+def fields_of(params: type, kind: str) -> dict[str, Any]:
+    """Names and values in the inner class. Raises UserError if there is none."""
+    cls = getattr(params, kind, None)
+    if not isinstance(cls, type):
+        raise UserError(f"training_params.py: {params.__name__}.{kind} is no class")
+    return {name: getattr(cls, name) for name in dir(cls) if not name.startswith("_")}
+
+
+def annotations(kind: str) -> dict[str, Any]:
+    """The annotated kind of each hyperparameter, in the order of `PaperParams`.
+
+    Raises UserError for a field that only one of the two classes has, or that has no kind.
+    """
+    both = [(params, fields_of(params, kind)) for params in (PaperParams, LocalParams)]
+    hints: dict[str, Any] = {}
+    for params, fields in both:
+        other, others = both[params is PaperParams]
+        for field in sorted(fields.keys() - others.keys()):
+            raise UserError(
+                f"training_params.py: {params.__name__}.{kind}.{field} is unknown, or "
+                f"{other.__name__}.{kind}.{field} is missing"
+            )
+        found = get_type_hints(getattr(params, kind), include_extras=True)
+        hints |= {k: v for k, v in found.items() if k not in hints and hasattr(v, "__metadata__")}
+    for field in sorted(both[0][1].keys() - hints.keys()):
+        raise UserError(f"training_params.py: {kind}.{field} is annotated with none of the kinds")
+    return hints
 
 
 def default_params(params: str, kind: str) -> SimpleNamespace:
@@ -210,12 +241,8 @@ def default_params(params: str, kind: str) -> SimpleNamespace:
     edited class has a field too many, one too few, or an impossible value.
     """
     chosen = {"local": LocalParams, "paper": PaperParams}[params]
-    other = PaperParams if chosen is LocalParams else LocalParams
-    kinds = get_type_hints(getattr(other, kind), include_extras=True)
-    values = {k: v for k, v in vars(getattr(chosen, kind)).items() if not k.startswith("__")}
-    for field in sorted(values.keys() ^ kinds.keys()):
-        problem = "is missing" if field in kinds else "is no hyperparameter"
-        raise UserError(f"training_params.py: {chosen.__name__}.{kind}.{field} {problem}")
+    kinds, fields = annotations(kind), fields_of(chosen, kind)
+    values = {field: fields[field] for field in kinds}
     for field, value in values.items():
         try:
             values[field] = check_value(value, kinds[field])
@@ -243,12 +270,13 @@ def add_flags(parser: argparse.ArgumentParser, kind: str, note: str = "", **defa
 
     `defaults` are a script's own, in place of those of the class; `note` is for the help.
     """
-    cls = getattr(LocalParams, kind)
-    comments = dict(re.findall(r"^\s*(\w+): [^#]*#\s*(.*)$", inspect.getsource(cls), re.MULTILINE))
+    fields_of(LocalParams, kind)
+    source = inspect.getsource(getattr(LocalParams, kind))
+    comments = dict(re.findall(r"^\s*(\w+): [^#]*#\s*(.*)$", source, re.MULTILINE))
     title = f"hyperparameters (LocalParams.{kind} in training_params.py)"
     group = parser.add_argument_group(title, note)
-    for field, annotation in get_type_hints(cls, include_extras=True).items():
-        local, paper = (vars(getattr(c, kind)).get(field) for c in (LocalParams, PaperParams))
+    for field, annotation in annotations(kind).items():
+        local, paper = (getattr(getattr(c, kind), field) for c in (LocalParams, PaperParams))
         default = f"{local}" if local == paper else f"{local}; paper: {paper}"
         group.add_argument(
             f"--{field.replace('_', '-')}",
@@ -296,6 +324,7 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {message} (see {self.prog} --help)\n")
 
 
+Threads = Annotated[int, Allowed(low=1, high=1024)]
 Seed = Annotated[int, Allowed(high=2**32 - 1)]
 
 
@@ -313,7 +342,7 @@ def common_flags(parser: argparse.ArgumentParser) -> None:
     add("--precision", choices=("fp32", "bf16"), default="fp32", help="of matrix products [fp32]")
     add(
         "--threads",
-        type=flag_type(Count),
+        type=flag_type(Threads),
         help="of the processor; the last bits depend on it [all]",
     )
     add("--quiet", action="store_true", help="no progress, only the result")
@@ -344,21 +373,43 @@ def run_script(main: Callable[[], None]) -> NoReturn:
     def stop(signum: int, frame: object) -> NoReturn:
         raise Stopped(signum)
 
+    prepare_streams()
     signals = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(signum, stop) for signum in signals]
+    before = {signum: signal.getsignal(signum) for signum in signals}
+    for signum in signals:
+        signal.signal(signum, stop)
     status = 0
     try:
         main()
         sys.stdout.flush()
+    except UserError as error:
+        status = error.status
+        complain(error)
+    except Stopped as stopped:
+        status = 128 + stopped.args[0]
     except BrokenPipeError:  # of a reader such as `head`; what is left to print goes nowhere
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 1
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        status = error.status
-    except Stopped as stopped:
-        status = 128 + stopped.args[0]
+    except OSError as error:
+        status = 2
+        complain(error)
     finally:
-        for signum, handler in zip(signals, before, strict=True):
+        for signum, handler in before.items():
             signal.signal(signum, handler)
     sys.exit(status)
+
+
+def prepare_streams() -> None:
+    """Have both streams, even if they were closed, and take every character, if as an escape."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def complain(error: Exception) -> None:
+    """One line, whatever names it holds; none where nobody can read it."""
+    with suppress(OSError):
+        print("error:", " ".join(str(error).splitlines()), file=sys.stderr, flush=True)

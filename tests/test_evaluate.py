@@ -9,7 +9,7 @@ from torch import Tensor
 
 import evaluate
 from dataset import Mnist
-from layers import load_checkpoint, load_model, save_model
+from layers import load_checkpoint, load_model, save_model, write_atomically
 from train import measure
 
 MODELS = ROOT / "models"
@@ -61,13 +61,26 @@ def test_a_net_without_a_record_is_evaluated_on_mnist_too(call, capsys, monkeypa
     assert (row["paper"], row["temperature"], row["cases"]) == (None, None, 1000)
 
 
-@pytest.mark.parametrize("record", [{"parameters": 3}, {"parameters": None}, {"data_set": [1]}])
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"parameters": 3},
+        {"parameters": None},
+        {"data_set": [1]},
+        {"parameters": {"temperature": [1, 2]}},
+        {"parameters": {"temperature": torch.ones(2)}},
+        {"parameters": {"jitter": []}},
+        {"result": {"errors": torch.ones(2)}},
+        {"result": {5: 3}},
+    ],
+)
 def test_a_record_of_another_form_does_not_break_the_table(
     stops, monkeypatch, capsys, sample, record
 ):
     named = Mnist(sample.training, sample.test, "MNIST")
     monkeypatch.setattr(evaluate, "load_mnist", lambda *_: named)
-    save_model("net.pt", random_net(5), **record)
+    save_model("net.pt", random_net(5))
+    write_atomically("net.pt", load_checkpoint("net.pt") | record)
     stop = stops(evaluate, "net.pt")
     assert stop.status in (0, 2)
     assert len(stop.err.splitlines()) == (1 if stop.status else 0)

@@ -127,6 +127,7 @@ BAD = [
     (train, f"{SMALL} --output net.pt --resume"),
     (train, f"{SMALL} --output text.pt --resume"),
     (distillation, "--output net.pt --resume"),
+    (evaluate, "--json --verify"),
     (evaluate, "missing.pt"),
     (evaluate, "text.pt"),
     (evaluate, "folder"),
@@ -209,5 +210,5 @@ def test_an_existing_output_is_replaced_only_at_the_end(call, monkeypatch, tmp_p
         with pytest.raises(KeyboardInterrupt):
             call(train, SMALL, "--seed 1", "--output net.pt --quiet")
     assert (tmp_path / "here" / "net.pt").read_bytes() == old
-    call(train, SMALL, "--seed 1", "--output net.pt --quiet")
+    call(train, SMALL, "--seed 1", "--output net.pt --quiet --resume")
     assert load_checkpoint("net.pt")["seed"] == 1

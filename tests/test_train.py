@@ -534,12 +534,13 @@ def test_going_on_with_other_settings_is_refused_naming_them(
     assert everything_in(tmp_path) == before
 
 
-def test_without_resume_a_stopped_run_starts_anew(call, stopped):
-    call(train_script, WORDS)
-    anew = load_checkpoint("net.pt")
-    call(train_script, WORDS.replace("net.pt", "again.pt"))
-    assert same_weights(anew["state_dict"], load_checkpoint("again.pt")["state_dict"])
-    assert len(anew["history"]) == 3
+def test_without_resume_a_stopped_run_is_not_thrown_away(stops, stopped, tmp_path):
+    before = everything_in(tmp_path)
+    stop = stops(train_script, WORDS)
+    assert (stop.status, len(stop.err.splitlines())) == (2, 1)
+    assert "net.pt.resume" in stop.err
+    assert "--resume" in stop.err
+    assert everything_in(tmp_path) == before
 
 
 def test_resuming_a_finished_run_changes_nothing(call, tmp_path, capsys):

@@ -533,7 +533,7 @@ def compressed_bomb(size: int) -> bytes:
 
 
 CRAFTED: dict[str, Callable[[], bytes]] = {
-    "a large net of one number": lambda: saved(bare_checkpoint(16_384)),
+    "a large net of one number": lambda: saved(bare_checkpoint(layers.MAX_UNITS)),
     "a net larger than its records": lambda: with_records(4),
     "a net without a byte of weights": lambda: with_records(0),
     "a list without end for a version": lambda: saved(bare_checkpoint(format_version=laughs())),
