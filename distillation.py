@@ -154,6 +154,8 @@ def run_distillation(
 
 def sha256(path: Path) -> str:
     """Raises UserError if the file cannot be read."""
+    if os.path.exists(path) and not os.path.isfile(path):  # a pipe, say, would never end
+        raise UserError(f"cannot read {path}: it is no regular file")
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:

@@ -334,6 +334,8 @@ def test_hold_out_refuses_to_leave_nothing_to_train_on(cases):
     ("images", "labels"),
     [
         (torch.zeros(3, 28, 28), torch.zeros(3)),
+        (torch.zeros(3, 28, 28, dtype=torch.uint8), torch.zeros(3, 1)),
+        (torch.zeros(3, 28, 28, dtype=torch.uint8), [0, 1, 2]),
         (torch.zeros(3, 784, dtype=torch.uint8), torch.zeros(3)),
         (torch.zeros(2, 28, 28, dtype=torch.uint8), torch.zeros(3)),
         *[

@@ -245,7 +245,7 @@ def test_with_hard_weight_1_only_the_labels_count(some_digits):
 
 def test_the_student_learns_the_digits_from_the_teacher_alone(sample, teacher):
     net = load_model(teacher)
-    params = some_params("Distilled", hidden_units=60, epochs=8, schedule_epochs=8)
+    params = some_params("Distilled", hidden_units=60, epochs=8, learning_rate=0.002)
     student = first_student(params)
     unlabelled = replace(sample.training, labels=torch.zeros(4000, dtype=torch.int64))
     distill(student, net, unlabelled, params)
@@ -348,6 +348,21 @@ def test_students_distilled_together_take_no_regularisation(some_digits, changes
         distill_together([2.0], [0], random_net(), some_digits, params)
 
 
+@pytest.mark.parametrize(
+    ("temperatures", "seeds"), [([2.0], [0, 0]), ([2.0, 2.0], [0]), ([], [0]), ([2.0], [])]
+)
+def test_students_distilled_together_differ_in_temperature_or_seed(
+    some_digits, temperatures, seeds
+):
+    with pytest.raises(UserError):
+        distill_together(temperatures, seeds, random_net(), some_digits, some_params("Distilled"))
+
+
+def test_a_teacher_without_finite_logits_is_refused(some_digits):
+    with pytest.raises(UserError, match="teacher"):
+        distill(random_net(), random_net(std=1e30), some_digits, some_params("Distilled"))
+
+
 def test_students_distilled_together_take_a_class_of_hyperparameters(some_digits):
     class Mine(LocalParams.Distilled):
         hidden_units = 12
@@ -391,6 +406,17 @@ def test_going_on_with_another_teacher_is_refused(stops, call, teacher):
     stop = stops(distillation, "--teacher", "other.pt", words, "--resume")
     assert (stop.status, len(stop.err.splitlines())) == (2, 1)
     assert "teacher" in stop.err
+
+
+@pytest.mark.parametrize("suffix", [".lock", ".resume"])
+def test_a_teacher_with_the_name_of_a_file_beside_the_output_is_kept(
+    stops, teacher, tmp_path, suffix
+):
+    mine = tmp_path / f"net{suffix}"
+    mine.write_bytes(teacher.read_bytes())
+    words = ("--teacher", mine, "--output", tmp_path / "net", "--hidden-units 5 --epochs 1")
+    assert stops(distillation, *words).status == 2
+    assert mine.read_bytes() == teacher.read_bytes()
 
 
 def test_the_teacher_is_not_overwritten(stops, tmp_path):

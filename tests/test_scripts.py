@@ -13,6 +13,7 @@ import distillation_no_three
 import evaluate
 import train
 from layers import load_checkpoint, load_model
+from training_params import LocalParams
 
 SMALL = "--model small --hidden-units 10 --epochs 1"
 
@@ -40,7 +41,7 @@ def test_the_scripts_train_distil_and_evaluate_from_the_command_line(tmp_path):
     done = python(ROOT / "train.py", "--model small", words, cwd=here)
     assert done.stderr == ""
     assert re.search(r"\d+ errors on 1,000 cases of sample", done.stdout)
-    assert "learning_rate=0.001" in done.stdout
+    assert f"learning_rate={LocalParams.Small.learning_rate}" in done.stdout
 
     teacher = "--teacher runs/small_model_30.pt"
     done = python(ROOT / "distillation.py", teacher, words, cwd=here)
@@ -73,6 +74,23 @@ def test_a_reader_that_stops_reading_causes_no_traceback(tmp_path, teacher):
     command = f"{sys.executable} {ROOT}/evaluate.py --data sample --json {teacher} | exec true"
     done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=100)
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-"])
+def test_a_closed_stream_stops_nothing(tmp_path, closed):
+    command = f"{sys.executable} {ROOT}/train.py {SMALL} --data sample --output net.pt {closed}"
+    done = subprocess.run(command, shell=True, capture_output=True, cwd=tmp_path, timeout=100)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert (tmp_path / "net.pt").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with a name")
+def test_a_pipe_is_not_waited_for(stops, teacher, tmp_path):
+    os.mkfifo("pipe")
+    assert stops(evaluate, "pipe").status == 2
+    assert stops(distillation, "--teacher pipe").status == 2
+    assert stops(train, SMALL, "--output pipe").status == 2
+    assert stops(train, SMALL, "--data mnist --data-dir pipe").status == 2
 
 
 DEVICES = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}

@@ -28,7 +28,9 @@ from layers import (
     init_weights,
     load_checkpoint,
     load_model,
+    read_dict,
     scale_weights,
+    write_atomically,
 )
 from train import (
     Progress,
@@ -560,6 +562,32 @@ def test_resuming_a_finished_run_with_other_settings_is_refused(call, stops, tmp
     assert everything_in(tmp_path) == before
 
 
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda state: state["optimizer"]["state"][0].update(momentum_buffer=torch.zeros(3)),
+        lambda state: state["optimizer"]["state"][0].update(momentum_buffer="x"),
+        lambda state: state["optimizer"]["state"].update({99: {}}),
+        lambda state: state["optimizer"]["param_groups"][0].update(lr="x"),
+        lambda state: state["optimizer"]["param_groups"][0].pop("weight_decay"),
+        lambda state: state["history"].extend(state["history"] * 5),
+        lambda state: state["history"].append({5: 3}),
+        lambda state: state["settings"].update(seed=torch.ones(2)),
+        lambda state: state["model"].update({"output.bias": torch.zeros(3)}),
+        lambda state: state["random"].clear(),
+    ],
+)
+def test_a_resume_point_with_odd_values_is_refused_and_kept(stops, stopped, tmp_path, edit):
+    path = tmp_path / "here" / "net.pt.resume"
+    state = read_dict(path)
+    edit(state)
+    write_atomically(path, state)
+    before = path.read_bytes()
+    stop = stops(train_script, WORDS, "--resume")
+    assert (stop.status, len(stop.err.splitlines())) == (2, 1)
+    assert path.read_bytes() == before
+
+
 def test_a_damaged_resume_point_is_refused_and_kept(stops, stopped, tmp_path):
     path = tmp_path / "here" / "net.pt.resume"
     path.write_bytes(path.read_bytes()[:-100])
@@ -667,6 +695,14 @@ def test_a_single_image_can_be_trained_on():
     net, history = trained(some_params(batch_size=1, epochs=3), digits)
     assert len(history) == 3
     assert all(torch.isfinite(p).all() for p in net.parameters())
+
+
+@pytest.mark.parametrize("misspelt", [{"optimizer": "adamw"}, {"rate_schedule": "cosine"}])
+def test_a_misspelt_value_is_an_error_from_python_too(some_digits, misspelt):
+    with pytest.raises(UserError):
+        trained(some_params(**misspelt), some_digits)
+    with pytest.raises(UserError):
+        trained(some_params(), some_digits, precision="fp16")
 
 
 def test_a_batch_size_larger_than_the_data_set_is_refused(some_digits):
