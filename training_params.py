@@ -86,8 +86,8 @@ class PaperParams:
 
     class Distilled:
         hidden_units: Units = 800  # [KD] s.3
-        epochs: Count = 20  # not stated
-        schedule_epochs: Count = 20  # not stated
+        epochs: Count = 15  # not stated
+        schedule_epochs: Count = 15  # not stated
         batch_size: Count = 25  # not stated
         optimizer: Optimizer = "adam"  # not stated
         learning_rate: Positive = 0.0005  # not stated
@@ -146,8 +146,8 @@ class LocalParams:
 
     class Distilled:
         hidden_units: Units = 800  # rectified linear units in each of the two hidden layers
-        epochs: Count = 20  # passes over the transfer set
-        schedule_epochs: Count = 20  # epochs the schedules are told in; --epochs compresses them
+        epochs: Count = 15  # passes over the transfer set
+        schedule_epochs: Count = 15  # epochs the schedules are told in; --epochs compresses them
         batch_size: Count = 25  # cases in a minibatch; the gradient is their average
         optimizer: Optimizer = "adam"  # sgd is the momentum method of [DO]
         learning_rate: Positive = 0.0005  # initial rate; sgd multiplies it by (1 - momentum)
