@@ -338,10 +338,7 @@ def run(
     with Lock(output):
         resume_point = ResumePoint(output, settings)
         if args.resume and output.exists() and not resume_point.path.exists():
-            checkpoint = load_checkpoint(output)
-            check_same(settings, {name: checkpoint.get(name) for name in settings}, output)
-            print(f"{output} is finished already: nothing was changed.")
-            return checkpoint
+            return finished(output, settings)
         if resume_point.path.exists() and not args.resume:
             raise UserError(
                 f"{resume_point.path} is of a run that was stopped: add --resume, or delete it"
@@ -350,35 +347,47 @@ def run(
         done = resume_point.load() if args.resume else 0
         if not args.quiet:
             announce(model, params, settings, done)
+        options = {"seed": args.seed, "precision": args.precision, "resume_point": resume_point}
         progress = Progress(args.quiet, "held-out errors" if args.validation else "test errors")
         try:
-            history = fit(
-                test_set=mnist.test,
-                seed=args.seed,
-                precision=args.precision,
-                resume_point=resume_point,
-                progress=progress,
-            )
-            record = settings | {
-                "hidden_units": model.hidden_units,
-                "command": command_line(Path(sys.argv[0]).name),
-                "versions": versions(),
-                "result": measure(scale_weights(model), mnist.test.to("cpu")),
-                "history": history,
-            }
+            history = fit(test_set=mnist.test, progress=progress, **options)
+            record = settings | origin_of(model, mnist, history)
             save_model(output, model, **record)
             resume_point.remove()
         except Stopped:
             progress.close()
-            again = f"Go on with: {command_line(sys.argv[0])} --resume"
-            with suppress(OSError):  # of a reader that has gone
-                print("Stopped.", again if resume_point.path.exists() else "Nothing was kept.")
+            say_how_to_go_on(resume_point)
             raise
         except TrainingFailed:
             resume_point.remove()  # going on would come to the same
             raise
     report(record, output)
     return load_checkpoint(output)
+
+
+def finished(output: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """The checkpoint of a run that is resumed after its end, if it has the same settings."""
+    checkpoint = load_checkpoint(output)
+    check_same(settings, {name: checkpoint.get(name) for name in settings}, output)
+    print(f"{output} is finished already: nothing was changed.")
+    return checkpoint
+
+
+def origin_of(model: RectifierNet, mnist: Mnist, history: list[dict[str, Any]]) -> dict[str, Any]:
+    """What a checkpoint records beside its settings: how it came about, and its errors."""
+    return {
+        "hidden_units": model.hidden_units,
+        "command": command_line(Path(sys.argv[0]).name),
+        "versions": versions(),
+        "result": measure(scale_weights(model), mnist.test.to("cpu")),
+        "history": history,
+    }
+
+
+def say_how_to_go_on(resume_point: ResumePoint) -> None:
+    again = f"Go on with: {command_line(sys.argv[0])} --resume"
+    with suppress(OSError):  # of a reader that has gone
+        print("Stopped.", again if resume_point.path.exists() else "Nothing was kept.")
 
 
 RESULTS = ("errors", "cases", "errors_per_digit", "loss", "threads", "torch")

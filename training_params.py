@@ -218,20 +218,20 @@ def annotations(kind: str) -> dict[str, Any]:
 
     Raises UserError for a field that only one of the two classes has, or that has no kind.
     """
-    both = [(params, fields_of(params, kind)) for params in (PaperParams, LocalParams)]
+    paper, local = fields_of(PaperParams, kind), fields_of(LocalParams, kind)
+    for field in sorted(paper.keys() ^ local.keys()):
+        has, lacks = ("PaperParams", "LocalParams")[:: 1 if field in paper else -1]
+        raise UserError(
+            f"training_params.py: {has}.{kind}.{field} is unknown, or {lacks}.{kind}.{field} is "
+            "missing"
+        )
     hints: dict[str, Any] = {}
-    for params, fields in both:
-        other, others = both[params is PaperParams]
-        for field in sorted(fields.keys() - others.keys()):
-            raise UserError(
-                f"training_params.py: {params.__name__}.{kind}.{field} is unknown, or "
-                f"{other.__name__}.{kind}.{field} is missing"
-            )
+    for params in (LocalParams, PaperParams):  # an edit may have left the annotation out of one
         found = get_type_hints(getattr(params, kind), include_extras=True)
-        hints |= {k: v for k, v in found.items() if k not in hints and hasattr(v, "__metadata__")}
-    for field in sorted(both[0][1].keys() - hints.keys()):
+        hints = {k: v for k, v in found.items() if hasattr(v, "__metadata__")} | hints
+    for field in sorted(paper.keys() - hints.keys()):
         raise UserError(f"training_params.py: {kind}.{field} is annotated with none of the kinds")
-    return hints
+    return {field: hints[field] for field in vars(getattr(PaperParams, kind)) if field in hints}
 
 
 def default_params(params: str, kind: str) -> SimpleNamespace:
