@@ -212,7 +212,8 @@ def distillation_flags(parser: Parser, **defaults: Any) -> None:
         help=f"checkpoint to distil [models/{TEACHER.name}]",
     )
     common_flags(parser)
-    add_flags(parser, "Distilled", **defaults)
+    note = "but for the defaults of this script: " + ", ".join(defaults) if defaults else ""
+    add_flags(parser, "Distilled", note, **defaults)
 
 
 def main() -> None:

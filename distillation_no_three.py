@@ -97,8 +97,9 @@ def report_shifts(
     cases = margins(logits_of(student, test.images), test.labels, group)
     seen = margins(logits_of(student, training.images), training.labels, group)
     share = torch.isin(training.labels, torch.tensor(group)).float().mean().item()
+    chosen_on = "held-out" if mnist.name.endswith("validation") else "test"
     rows += [
-        ("best", "best on the test set, as [KD] chose it", best_shift(cases), ""),
+        ("best", f"best on the {chosen_on} set, as [KD] chose it", best_shift(cases), ""),
         (
             "label_free",
             "by class frequencies, no test labels",

@@ -54,6 +54,8 @@ def sweep(
     if args.output and len(runs) > 1:
         raise UserError(f"--output is for a single run, not for {len(runs)}: they go to {FOLDER}/")
     path = Path(args.results or FOLDER / f"{Path(sys.argv[0]).stem}.csv")
+    if path.parent != FOLDER and not path.parent.is_dir():
+        raise UserError(f"cannot write {path}: there is no folder {path.parent}")
     header = [*setting, *vars(choices[0]), "seed", *columns, "problem"]
     finished = [_text(line) for line in _finished(path, header)]
 
@@ -76,6 +78,8 @@ def sweep(
             if rank == 0:
                 _append(path, header, one)
     bar.close()
+    if rank == 0:
+        print(f"{len(runs)} runs in {path}")
     if world > 1:
         dist.destroy_process_group()
 

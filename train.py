@@ -417,6 +417,8 @@ def announce(model: RectifierNet, params: Any, settings: dict[str, Any], done: i
         f"seed {settings['seed']}"
     )
     print("  " + " ".join(f"{name}={value}" for name, value in vars(params).items()))
+    if settings["teacher"]:
+        print(f"  on the soft targets of {settings['teacher']['file']}")
     if done:
         print(f"  going on after epoch {done} of {params.epochs}")
 
@@ -443,12 +445,14 @@ def report(record: dict[str, Any], output: Path) -> None:
         f"{beside} after epoch {record['parameters']['epochs']}. Saved in {output}"
     )
     if result["errors"] > 0.8 * result["cases"] and len(record["data_set"]["digits"]) == 10:
-        print("This net never left chance: try another --seed or a lower --learning-rate.")
+        print("This net never left chance: try more --epochs, another --seed or a lower rate.")
 
 
 def main() -> None:
     parser = Parser(description=__doc__)
-    parser.add_argument("--model", choices=("cumbersome", "small"), default="cumbersome")
+    parser.add_argument(
+        "--model", choices=("cumbersome", "small"), default="cumbersome", help="[cumbersome]"
+    )
     common_flags(parser)
     add_flags(
         parser, "Cumbersome", "with --model small those of LocalParams.Small are the defaults"

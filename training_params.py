@@ -111,7 +111,9 @@ class LocalParams:
     class Cumbersome:
         hidden_units: Units = 1200  # rectified linear units in each of the two hidden layers
         epochs: Count = 400  # passes over the training set
-        schedule_epochs: Count = 400  # epochs the schedules are told in; --epochs compresses them
+        schedule_epochs: Count = (
+            400  # epochs that the schedules are stated for; --epochs compresses them
+        )
         batch_size: Count = 100  # cases in a minibatch; the gradient is their average
         optimizer: Optimizer = "sgd"  # sgd is the momentum method of [DO]
         learning_rate: Positive = 1.0  # initial rate; sgd multiplies it by (1 - momentum)
@@ -129,7 +131,9 @@ class LocalParams:
     class Small:
         hidden_units: Units = 800  # rectified linear units in each of the two hidden layers
         epochs: Count = 20  # passes over the training set
-        schedule_epochs: Count = 20  # epochs the schedules are told in; --epochs compresses them
+        schedule_epochs: Count = (
+            20  # epochs that the schedules are stated for; --epochs compresses them
+        )
         batch_size: Count = 25  # cases in a minibatch; the gradient is their average
         optimizer: Optimizer = "adam"  # sgd is the momentum method of [DO]
         learning_rate: Positive = 0.0005  # initial rate; sgd multiplies it by (1 - momentum)
@@ -147,7 +151,9 @@ class LocalParams:
     class Distilled:
         hidden_units: Units = 800  # rectified linear units in each of the two hidden layers
         epochs: Count = 15  # passes over the transfer set
-        schedule_epochs: Count = 15  # epochs the schedules are told in; --epochs compresses them
+        schedule_epochs: Count = (
+            15  # epochs that the schedules are stated for; --epochs compresses them
+        )
         batch_size: Count = 25  # cases in a minibatch; the gradient is their average
         optimizer: Optimizer = "adam"  # sgd is the momentum method of [DO]
         learning_rate: Positive = 0.0005  # initial rate; sgd multiplies it by (1 - momentum)
@@ -219,12 +225,11 @@ def annotations(kind: str) -> dict[str, Any]:
     Raises UserError for a field that only one of the two classes has, or that has no kind.
     """
     paper, local = fields_of(PaperParams, kind), fields_of(LocalParams, kind)
-    for field in sorted(paper.keys() ^ local.keys()):
-        has, lacks = ("PaperParams", "LocalParams")[:: 1 if field in paper else -1]
-        raise UserError(
-            f"training_params.py: {has}.{kind}.{field} is unknown, or {lacks}.{kind}.{field} is "
-            "missing"
-        )
+    alone = [("PaperParams", "LocalParams", field) for field in paper if field not in local]
+    alone += [("LocalParams", "PaperParams", field) for field in local if field not in paper]
+    if alone:
+        problems = [f"{a}.{kind}.{field} has no {b}.{kind}.{field}" for a, b, field in alone]
+        raise UserError(f"training_params.py: {', '.join(problems)} beside it")
     hints: dict[str, Any] = {}
     for params in (LocalParams, PaperParams):  # an edit may have left the annotation out of one
         found = get_type_hints(getattr(params, kind), include_extras=True)
@@ -282,7 +287,8 @@ def add_flags(parser: argparse.ArgumentParser, kind: str, note: str = "", **defa
             f"--{field.replace('_', '-')}",
             type=flag_type(annotation),
             nargs="+",
-            metavar=annotation.__origin__.__name__.upper(),
+            metavar="|".join(annotation.__metadata__[0].words)
+            or annotation.__origin__.__name__.upper(),
             default=[defaults[field]] if field in defaults else None,
             help=f"{comments.get(field, '')} [{defaults.get(field, default)}]".replace("%", "%%"),
         )
@@ -317,6 +323,7 @@ class Parser(argparse.ArgumentParser):
             allow_abbrev=False,
             formatter_class=Help,
             usage="%(prog)s [option ...]",
+            epilog="[KD]: arXiv 1503.02531. [DO]: arXiv 1207.0580, appendix A.",
             **options,
         )
 
@@ -331,7 +338,7 @@ Seed = Annotated[int, Allowed(high=2**32 - 1)]
 def common_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags that every training script has beside its hyperparameters."""
     add = parser.add_argument
-    add("--params", choices=("local", "paper"), default="local", help="LocalParams or PaperParams")
+    add("--params", choices=("local", "paper"), default="local", help="class of defaults [local]")
     add("--seed", type=flag_type(Seed), nargs="+", default=[0], help="of weights, order, noise [0]")
     add("--output", metavar="PATH", help="the checkpoint to write [under runs/]")
     add("--results", metavar="FILE", help="CSV file for a line on each run [if several, in runs/]")
@@ -357,7 +364,7 @@ def data_flags(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="auto is MNIST, or without a network the bundled sample of 5,000 digits [auto]",
     )
-    add("--data-dir", metavar="DIR", help="where MNIST is or goes [$MNIST_DIR, else data/]")
+    add("--data-dir", metavar="DIR", help="folder of MNIST/raw [$MNIST_DIR, else data/]")
 
 
 class Stopped(BaseException):

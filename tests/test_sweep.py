@@ -167,7 +167,7 @@ def test_two_processes_share_the_runs_out(tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     script = split_words(words.replace("train.py", str(ROOT / "train.py")))
     done = subprocess.run(
-        [*command, "--master-port", "29517", *script],
+        [*command, "--standalone", *script],
         cwd=tmp_path,
         capture_output=True,
         text=True,

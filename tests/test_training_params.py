@@ -261,7 +261,7 @@ def test_without_the_digit_a_net_of_300_units_is_distilled_at_temperature_8(call
 def test_help_tells_every_hyperparameter_with_its_meaning_and_values(stops, script, kind):
     stop = stops(script, "--help")
     assert (stop.status, stop.err) == (0, "")
-    told = dict(re.findall(r"^  --([\w-]+) [A-Z]+ \.\.\.\s+(.*)$", stop.out, re.MULTILINE))
+    told = dict(re.findall(r"^  --([\w-]+) [\w|]+ \.\.\.\s+(.*)$", stop.out, re.MULTILINE))
     local, paper = (vars(default_params(params, kind)) for params in ("local", "paper"))
     for name in local:
         meaning, defaults = re.fullmatch(r"(.+) \[(.+)\]", told[name.replace("_", "-")]).groups()
@@ -274,7 +274,7 @@ def test_help_tells_every_hyperparameter_with_its_meaning_and_values(stops, scri
 
 def test_help_of_the_script_without_threes_tells_the_values_that_it_takes(stops):
     out = stops(distillation_no_three, "--help").out
-    told = dict(re.findall(r"^  --([\w-]+) [A-Z]+ \.\.\.\s+(.*)$", out, re.MULTILINE))
+    told = dict(re.findall(r"^  --([\w-]+) [\w|]+ \.\.\.\s+(.*)$", out, re.MULTILINE))
     assert re.search(r"\[.*\b300\b", told["hidden-units"])
     assert re.search(r"\[.*\b8(\.0)?\b", told["temperature"])
 
