@@ -57,13 +57,14 @@ def sweep(
     if path.parent != FOLDER and not path.parent.is_dir():
         raise UserError(f"cannot write {path}: there is no folder {path.parent}")
     header = [*setting, *vars(choices[0]), "seed", *columns, "problem"]
-    finished = [_text(line) for line in _finished(path, header)]
+    rank, world = _processes()
+    # Of the first process: others may run on machines that have not this file.
+    finished = [_text(line) for line in _gathered([_finished(path, header)], world)[0]]
 
     def line(run: Run) -> dict[str, Any]:
         return setting | vars(run.params) | {"seed": run.seed}
 
     todo = [run for run in runs if not any(_text(line(run)) <= done for done in finished)]
-    rank, world = _processes()
     if rank == 0:
         print(f"{len(runs)} runs, {len(runs) - len(todo)} of them in {path} already", flush=True)
     jobs = group(todo)
@@ -160,8 +161,8 @@ def _processes() -> tuple[int, int]:
     return dist.get_rank(), dist.get_world_size()
 
 
-def _gathered(lines: list[dict[str, Any]], world: int) -> list[dict[str, Any]]:
-    """The lines of all processes, once each of them has done its job."""
+def _gathered(lines: list[Any], world: int) -> list[Any]:
+    """The lines of all processes, in their order, once each of them has done its job."""
     if world == 1:
         return lines
     everything: list[Any] = [None] * world
