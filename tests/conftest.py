@@ -45,7 +45,8 @@ def clean_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
 
 @pytest.fixture(scope="session")
 def mnist() -> Mnist:
-    if not all((MNIST_ROOT / "MNIST" / "raw" / name).is_file() for name in dataset.SHA256):
+    raw = MNIST_ROOT / "MNIST" / "raw"
+    if not all((raw / n).is_file() or (raw / f"{n}.gz").is_file() for n in dataset.SHA256):
         pytest.skip(f"MNIST is not in {MNIST_ROOT}")
     return load_mnist(MNIST_ROOT, "mnist")
 
