@@ -540,7 +540,7 @@ def foreign_file(bench: Bench, job: Job, name: str, what: str, content: bytes) -
 def nan(bench: Bench) -> None:
     wild = {
         "train": "--learning-rate 1e6 --init-std 10 --max-squared-length 0",
-        "distillation": "--optimizer sgd --learning-rate 1e6 --init-std 1",
+        "distillation": "--optimizer sgd --learning-rate 1e6 --init-std 1 --batch-size 100",
     }
     for job in bench.some_jobs():
         for more in ([], ["--precision", "bf16"], ["--epochs", "1"])[: len(bench.often(1, 3))]:
