@@ -26,6 +26,7 @@ SHA256 = {
 }
 SAMPLE = Path(__file__).parent / "data" / "sample-5000.npz"
 SAMPLE_SHA256 = "ec56671eedea578fe38198d455616f721540adb79079f21462763a80602814a0"
+MAX_BYTES = 2**26  # more than any file of MNIST has
 CHUNK = 50  # minibatches gathered at once
 DOWNLOAD_SECONDS = 20  # without a word from the network for this long, there is none
 
@@ -242,6 +243,8 @@ def _download(root: Path) -> str | None:
         from torchvision.datasets import MNIST
     except ImportError as error:
         return f"torchvision cannot be imported ({error})"
+    for name, _ in MNIST.resources:
+        _check_size(root / "MNIST" / "raw" / name)
     timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(DOWNLOAD_SECONDS)
     try:
@@ -266,9 +269,15 @@ def _check_archives(raw: Path) -> None:
             raise UserError(f"{raw / name} is corrupt: delete it and run again, to have it anew")
 
 
+def _check_size(path: Path) -> None:
+    if os.path.exists(path) and path.stat().st_size > MAX_BYTES:
+        raise UserError(f"{path} is corrupt (too large): delete it and run again, to have it anew")
+
+
 def _check_sha256(path: Path, digest: str, remedy: str) -> None:
     if not path.is_file():  # a pipe, say, would never end
         raise UserError(f"{path} is no regular file: {remedy}")
+    _check_size(path)
     try:
         found = hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:

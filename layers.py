@@ -279,7 +279,9 @@ def _is_record(record: Any) -> bool:
 
 
 def _is_plain(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.layout is torch.strided and not value.is_meta
+    if not isinstance(value, Tensor) or value.layout is not torch.strided or value.is_meta:
+        return False
+    return value.is_contiguous()  # else a small file may hold a large net, of one number
 
 
 def write_atomically(path: str | Path, content: dict[str, Any]) -> None:
