@@ -378,11 +378,15 @@ def run_script(main: Callable[[], None]) -> NoReturn:
     """
 
     def stop(signum: int, frame: object) -> NoReturn:
+        for each in signals:  # a second one must not disturb what the first has begun
+            signal.signal(each, signal.SIG_IGN)
+        sys.unraisablehook = lambda _: None  # nor what is thrown away half made complain of it
         raise Stopped(signum)
 
     prepare_streams()
     signals = (signal.SIGINT, signal.SIGTERM)
     before = {signum: signal.getsignal(signum) for signum in signals}
+    unraisable = sys.unraisablehook
     for signum in signals:
         signal.signal(signum, stop)
     status = 0
@@ -401,6 +405,7 @@ def run_script(main: Callable[[], None]) -> NoReturn:
         status = 2
         complain(error)
     finally:
+        sys.unraisablehook = unraisable
         for signum, handler in before.items():
             signal.signal(signum, handler)
     sys.exit(status)
