@@ -5,7 +5,6 @@ training images that were not translated.
 """
 
 import argparse
-import hashlib
 import itertools
 import os
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dataset import Digits, Mnist
-from layers import SmallNet, StackedNet, init_weights, load_model
+from layers import SmallNet, StackedNet, init_weights, load_model, sha256
 from sweep import Job, Run, sweep
 from train import (
     RESULTS,
@@ -112,12 +111,7 @@ def distill_together(
     """
     if params.hard_weight or params.max_squared_length:
         raise UserError("students distilled together take no hard_weight or max_squared_length")
-    if (
-        not seeds
-        or len({*seeds}) < len(seeds)
-        or len({*temperatures}) < len(temperatures)
-        or (not temperatures)
-    ):
+    if any(not values or len({*values}) < len(values) for values in (seeds, temperatures)):
         raise UserError("students distilled together need temperatures and seeds, each only once")
     students = {}
     for seed, temperature in itertools.product(seeds, temperatures):
@@ -150,16 +144,6 @@ def run_distillation(
     student = SmallNet(params.hidden_units, params.dropout_visible, params.dropout_hidden)
     fit = partial(distill, student.to(device), teacher, transfer_set, params)
     return run(args, student, params, mnist, transfer_set, fit, origin)
-
-
-def sha256(path: Path) -> str:
-    """Raises UserError if the file cannot be read."""
-    if os.path.exists(path) and not os.path.isfile(path):  # a pipe, say, would never end
-        raise UserError(f"cannot read {path}: it is no regular file")
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
 
 
 def group_small(runs: list[Run]) -> list[Job]:

@@ -3,14 +3,13 @@
 Without arguments, of all checkpoints in models/.
 """
 
-import hashlib
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
 from dataset import Mnist, load_mnist
-from layers import load_checkpoint, model_from
+from layers import load_checkpoint, model_from, sha256
 from train import measure, paper_errors
 from training_params import Parser, UserError, data_flags, run_script
 
@@ -68,7 +67,7 @@ def verify(row: dict[str, Any]) -> list[str]:
         return found
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {sums}: {error}") from None
-    if f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}" not in listed:
+    if f"{sha256(path)}  {path.name}" not in listed:
         found.append(f"its SHA-256 is not the one in {sums}")
     return found
 

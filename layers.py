@@ -1,5 +1,6 @@
 """The nets, their initialisation, dropout and weight constraint, and their checkpoints."""
 
+import hashlib
 import io
 import os
 import pickle
@@ -310,8 +311,7 @@ def write_atomically(path: str | Path, content: dict[str, Any]) -> None:
 
 def read_dict(path: str | Path) -> dict[str, Any]:
     """The dict that `write_atomically` wrote, read without running code. Raises UserError."""
-    if os.path.exists(path) and not os.path.isfile(path):  # a pipe, say, would never end
-        raise UserError(f"cannot read {path}: it is no regular file")
+    check_regular(path)
     try:
         with zipfile.ZipFile(path) as archive:  # checked first: torch would read older formats too
             if sum(entry.file_size for entry in archive.infolist()) > MAX_BYTES:
@@ -333,6 +333,21 @@ def read_dict(path: str | Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{path} holds a {type(content).__name__}, not a checkpoint")
     return content
+
+
+def check_regular(path: str | Path) -> None:
+    """Raise UserError for a folder or a special file: a pipe, say, would never end."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise UserError(f"cannot read {path}: it is no regular file")
+
+
+def sha256(path: Path) -> str:
+    """In hexadecimal digits. Raises UserError if the file cannot be read."""
+    check_regular(path)
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
 
 
 def _check_pickle(pickled: bytes) -> None:

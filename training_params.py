@@ -111,9 +111,7 @@ class LocalParams:
     class Cumbersome:
         hidden_units: Units = 1200  # rectified linear units in each of the two hidden layers
         epochs: Count = 400  # passes over the training set
-        schedule_epochs: Count = (
-            400  # epochs that the schedules are stated for; --epochs compresses them
-        )
+        schedule_epochs: Count = 400  # length of the schedules in epochs; --epochs compresses them
         batch_size: Count = 100  # cases in a minibatch; the gradient is their average
         optimizer: Optimizer = "sgd"  # sgd is the momentum method of [DO]
         learning_rate: Positive = 1.0  # initial rate; sgd multiplies it by (1 - momentum)
@@ -131,9 +129,7 @@ class LocalParams:
     class Small:
         hidden_units: Units = 800  # rectified linear units in each of the two hidden layers
         epochs: Count = 20  # passes over the training set
-        schedule_epochs: Count = (
-            20  # epochs that the schedules are stated for; --epochs compresses them
-        )
+        schedule_epochs: Count = 20  # length of the schedules in epochs; --epochs compresses them
         batch_size: Count = 25  # cases in a minibatch; the gradient is their average
         optimizer: Optimizer = "adam"  # sgd is the momentum method of [DO]
         learning_rate: Positive = 0.0005  # initial rate; sgd multiplies it by (1 - momentum)
@@ -151,9 +147,7 @@ class LocalParams:
     class Distilled:
         hidden_units: Units = 800  # rectified linear units in each of the two hidden layers
         epochs: Count = 15  # passes over the transfer set
-        schedule_epochs: Count = (
-            15  # epochs that the schedules are stated for; --epochs compresses them
-        )
+        schedule_epochs: Count = 15  # length of the schedules in epochs; --epochs compresses them
         batch_size: Count = 25  # cases in a minibatch; the gradient is their average
         optimizer: Optimizer = "adam"  # sgd is the momentum method of [DO]
         learning_rate: Positive = 0.0005  # initial rate; sgd multiplies it by (1 - momentum)
@@ -275,12 +269,12 @@ def add_flags(parser: argparse.ArgumentParser, kind: str, note: str = "", **defa
 
     `defaults` are a script's own, in place of those of the class; `note` is for the help.
     """
-    fields_of(LocalParams, kind)
+    kinds = annotations(kind)
     source = inspect.getsource(getattr(LocalParams, kind))
     comments = dict(re.findall(r"^\s*(\w+): [^#]*#\s*(.*)$", source, re.MULTILINE))
     title = f"hyperparameters (LocalParams.{kind} in training_params.py)"
     group = parser.add_argument_group(title, note)
-    for field, annotation in annotations(kind).items():
+    for field, annotation in kinds.items():
         local, paper = (getattr(getattr(c, kind), field) for c in (LocalParams, PaperParams))
         default = f"{local}" if local == paper else f"{local}; paper: {paper}"
         group.add_argument(
