@@ -199,6 +199,14 @@ class Loader:
         return torch.cat((order[None], shifts))
 
 
+def translate(images: Tensor, down: int, right: int) -> Tensor:
+    """Images (N, 28, 28) moved by whole pixels, up and left if negative; zeros move in."""
+    height, width = images.shape[-2:]
+    room = max(abs(down), abs(right))
+    padded = F.pad(images, (room,) * 4)
+    return padded[..., room - down :, room - right :][..., :height, :width]
+
+
 def get_dataloader(
     digits: Digits, batch_size: int, seed: int | Sequence[int] = 0, jitter: int = 0
 ) -> Loader:

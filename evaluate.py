@@ -1,22 +1,36 @@
 """Errors of checkpoints on the test set: `python evaluate.py [CHECKPOINT ...]`.
 
-Without arguments, of all checkpoints in models/.
+Without arguments, of all checkpoints in models/. `--translate 1 2 3` counts them on
+test images that were moved by so many pixels, too.
 """
 
+import itertools
 import json
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dataset import Mnist, load_mnist
-from layers import load_checkpoint, model_from, sha256
-from train import measure, paper_errors
-from training_params import Parser, UserError, data_flags, run_script
+from dataset import Digits, Mnist, load_mnist, translate
+from layers import RectifierNet, load_checkpoint, model_from, sha256
+from train import count_errors, measure, paper_errors
+from training_params import Parser, Pixels, UserError, data_flags, flag_type, run_script
 
 COLUMNS = "{:32} {:30} {:>10} {:>5} {:>7} {:>6}  {}"
 
 
-def evaluate(path: Path, mnist: Mnist) -> dict[str, Any]:
+def translated_errors(model: RectifierNet, digits: Digits, distance: int) -> float:
+    """Mean number of errors on `digits` moved by `distance` pixels in each of eight directions.
+
+    They are up, down, left and right, and both ways at once: what a square of that size allows.
+    """
+    moves = [move for move in itertools.product((-distance, 0, distance), repeat=2) if any(move)]
+    moved = [replace(digits, images=translate(digits.images, *move)) for move in moves or [(0, 0)]]
+    return sum(int(count_errors(model, part)) for part in moved) / len(moved)
+
+
+def evaluate(path: Path, mnist: Mnist, distances: Sequence[int] = ()) -> dict[str, Any]:
     """A row of the table: what the checkpoint at `path` is and its errors, counted now."""
     checkpoint = load_checkpoint(path)
     model, units = model_from(checkpoint), checkpoint["hidden_units"]
@@ -29,6 +43,7 @@ def evaluate(path: Path, mnist: Mnist) -> dict[str, Any]:
         "data_set": mnist.name,
         **measure(model, mnist.test),
         "paper": paper_errors(checkpoint) if mnist.name == "MNIST" else None,
+        "translated": {str(n): translated_errors(model, mnist.test, n) for n in distances},
     }
 
 
@@ -46,6 +61,14 @@ def print_table(rows: list[dict[str, Any]]) -> None:
                 " ".join(f"{n:3}" for n in row["errors_per_digit"]),
             )
         )
+
+
+def print_translated(rows: list[dict[str, Any]], distances: Sequence[int]) -> None:
+    print("Errors on test images moved by so many pixels, the mean of eight directions")
+    print(f"{'file':44}" + "".join(f" {n:>9}" for n in distances))
+    for row in rows:
+        errors = (row["translated"][str(n)] for n in distances)
+        print(f"{Path(row['file']).name:44}" + "".join(f" {e:9,.1f}" for e in errors))
 
 
 def verify(row: dict[str, Any]) -> list[str]:
@@ -89,13 +112,21 @@ def main() -> None:
     form.add_argument(
         "--verify", action="store_true", help="compare with the recorded errors and SHA256SUMS"
     )
+    parser.add_argument(
+        "--translate",
+        type=flag_type(Pixels),
+        nargs="+",
+        default=[],
+        metavar="PIXELS",
+        help="also count errors on test images moved by so many pixels",
+    )
     data_flags(parser)
     args = parser.parse_args()
     paths = args.checkpoints or sorted(Path(__file__).parent.glob("models/*.pt"))
     if not paths:
         raise UserError("there is no checkpoint in models/: name one, or train one with train.py")
     mnist = load_mnist(args.data_dir, args.data)
-    rows = [evaluate(path, mnist) for path in paths]
+    rows = [evaluate(path, mnist, args.translate) for path in paths]
     if args.json:
         print(json.dumps(rows, indent=1))
         return
@@ -105,6 +136,8 @@ def main() -> None:
     if mnist.name == "sample":
         print("They are of MNIST's training images: a net trained on MNIST has seen them.")
     print_table(rows)
+    if args.translate:
+        print_translated(rows, args.translate)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from dataset import (
     hold_out,
     load_mnist,
     pixels,
+    translate,
 )
 from train import count_errors
 from training_params import UserError
@@ -115,6 +116,14 @@ def test_the_shift_of_an_image_is_drawn_anew_in_each_pass(dots):
         by_case.append(seen.images.argmax(dim=1)[seen.indices.argsort()])
     same = (by_case[0] == by_case[1]).float().mean().item()
     assert abs(same - 1 / 25) < 4 * (1 / 25 * 24 / 25 / 10_000) ** 0.5
+
+
+@pytest.mark.parametrize("down, right", [(0, 0), (1, 0), (0, -2), (3, 3), (-1, 2), (27, -28)])
+def test_a_translated_image_is_the_image_moved_by_that_many_pixels(down, right):
+    images = random_digits(3).images
+    found = translate(images, down, right).numpy()
+    for image, original in zip(found, images.numpy(), strict=True):
+        np.testing.assert_array_equal(image, moved(original, down, right))
 
 
 def test_jitter_0_leaves_the_images_untouched():

@@ -1,4 +1,5 @@
 import hashlib
+import itertools
 import json
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from common import ROOT, everything_in, random_net, same_weights
 from torch import Tensor
 
 import evaluate
-from dataset import Mnist
+from dataset import Mnist, pixels
 from layers import load_checkpoint, load_model, save_model, write_atomically
 from train import measure
 
@@ -123,6 +124,33 @@ def test_what_is_no_checkpoint_is_named(stops, tmp_path, teacher, kind):
     stop = stops(evaluate, teacher, path)
     assert (stop.status, len(stop.err.splitlines())) == (2, 1)
     assert str(path) in stop.err
+
+
+# Translated test images
+
+
+def test_translated_errors_are_the_mean_of_the_eight_directions(call, capsys, teacher, sample):
+    net, errors = load_model(teacher), []
+    for down, right in itertools.product((-2, 0, 2), repeat=2):
+        images = torch.zeros(1000, 32, 32, dtype=torch.uint8)
+        images[:, 2 + down : 30 + down, 2 + right : 30 + right] = sample.test.images
+        images = images[:, 2:30, 2:30].contiguous()
+        wrong = net(pixels(images)).argmax(1) != sample.test.labels
+        errors.append(int(wrong.sum()))
+    original = errors.pop(4)
+    call(evaluate, teacher, "--translate 0 2 --json")
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["translated"] == {"0": original, "2": sum(errors) / 8}
+    call(evaluate, teacher, "--translate 2 0")
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert line.split() == [teacher.name, f"{sum(errors) / 8:.1f}", f"{original:.1f}"]
+
+
+@pytest.mark.parametrize("words", ["--translate -1", "--translate 1.5", "--translate 29"])
+def test_no_image_is_moved_by_a_part_of_a_pixel_or_out_of_sight(stops, teacher, words):
+    stop = stops(evaluate, teacher, words)
+    assert (stop.status, len(stop.err.splitlines())) == (2, 1)
+    assert "--translate" in stop.err
 
 
 # Verifying
