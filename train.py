@@ -74,7 +74,8 @@ def schedule(params: Any, step: int, steps: int) -> tuple[float, float]:
 def make_optimizer(model: nn.Module, params: Any) -> torch.optim.Optimizer:
     """Fused, so that each update passes over the weights once."""
     if params.optimizer == "adam":
-        return torch.optim.Adam(model.parameters(), lr=params.learning_rate, fused=True)
+        rate, betas = params.learning_rate, (0.9, params.adam_beta2)
+        return torch.optim.Adam(model.parameters(), lr=rate, betas=betas, fused=True)
     if params.optimizer != "sgd":
         raise UserError(f"there is no optimizer {params.optimizer!r}: adam or sgd")
     # With rate 1 and the loss multiplied by (1 - momentum) * rate, SGD does just what [DO] says:

@@ -60,6 +60,7 @@ class PaperParams:
         momentum_start: Probability = 0.5  # [DO] app. A
         momentum_end: Probability = 0.99  # [DO] app. A
         momentum_epochs: Count = 500  # [DO] app. A
+        adam_beta2: Probability = 0.99  # not used by sgd
         dropout_visible: Probability = 0.2  # [DO] app. A
         dropout_hidden: Probability = 0.5  # [DO] app. A
         max_squared_length: NotNegative = 15.0  # [DO] app. A: the squared length, not the length
@@ -70,37 +71,39 @@ class PaperParams:
         hidden_units: Units = 800  # [KD] s.3
         epochs: Count = 20  # not stated
         schedule_epochs: Count = 20  # not stated
-        batch_size: Count = 25  # not stated
+        batch_size: Count = 100  # not stated
         optimizer: Optimizer = "adam"  # not stated
-        learning_rate: Positive = 0.0005  # not stated
+        learning_rate: Positive = 0.002  # not stated
         rate_schedule: Schedule = "linear"  # not stated
         rate_decay: Share = 0.998  # not used by the linear schedule
         momentum_start: Probability = 0.5  # not used by adam
         momentum_end: Probability = 0.95  # not used by adam
         momentum_epochs: Count = 3  # not used by adam
+        adam_beta2: Probability = 0.99  # not stated
         dropout_visible: Probability = 0.0  # [KD] s.3: "no regularization"
         dropout_hidden: Probability = 0.0  # [KD] s.3
         max_squared_length: NotNegative = 0.0  # [KD] s.3
         jitter: Pixels = 0  # [KD] s.3
-        init_std: Positive = 0.01  # not stated
+        init_std: Positive = 0.02  # not stated
 
     class Distilled:
         hidden_units: Units = 800  # [KD] s.3
-        epochs: Count = 15  # not stated
-        schedule_epochs: Count = 15  # not stated
-        batch_size: Count = 25  # not stated
+        epochs: Count = 20  # not stated
+        schedule_epochs: Count = 20  # not stated
+        batch_size: Count = 100  # not stated
         optimizer: Optimizer = "adam"  # not stated
-        learning_rate: Positive = 0.0005  # not stated
+        learning_rate: Positive = 0.002  # not stated
         rate_schedule: Schedule = "linear"  # not stated
         rate_decay: Share = 0.998  # not used by the linear schedule
         momentum_start: Probability = 0.5  # not used by adam
         momentum_end: Probability = 0.95  # not used by adam
         momentum_epochs: Count = 3  # not used by adam
+        adam_beta2: Probability = 0.99  # not stated
         dropout_visible: Probability = 0.0  # [KD] s.3: regularised "solely" by the soft targets
         dropout_hidden: Probability = 0.0  # [KD] s.3
         max_squared_length: NotNegative = 0.0  # [KD] s.3
         jitter: Pixels = 0  # [KD] s.3: "the transfer set does not contain any translations"
-        init_std: Positive = 0.01  # not stated
+        init_std: Positive = 0.02  # not stated
         temperature: Positive = 20.0  # [KD] s.3
         hard_weight: Share = 0.0  # not stated for MNIST; [KD] s.2: "a considerably lower weight"
 
@@ -120,6 +123,7 @@ class LocalParams:
         momentum_start: Probability = 0.5  # momentum in the first epoch (sgd)
         momentum_end: Probability = 0.95  # momentum after momentum_epochs (sgd)
         momentum_epochs: Count = 66  # epochs over which momentum rises linearly (sgd)
+        adam_beta2: Probability = 0.99  # decay of the mean squared gradient (adam)
         dropout_visible: Probability = 0.2  # share of the pixels zeroed in training
         dropout_hidden: Probability = 0.5  # share of the hidden units zeroed in training
         max_squared_length: NotNegative = 15.0  # of a hidden unit's incoming weights; 0 for none
@@ -130,37 +134,39 @@ class LocalParams:
         hidden_units: Units = 800  # rectified linear units in each of the two hidden layers
         epochs: Count = 20  # passes over the training set
         schedule_epochs: Count = 20  # length of the schedules in epochs; --epochs compresses them
-        batch_size: Count = 25  # cases in a minibatch; the gradient is their average
+        batch_size: Count = 100  # cases in a minibatch; the gradient is their average
         optimizer: Optimizer = "adam"  # sgd is the momentum method of [DO]
-        learning_rate: Positive = 0.0005  # initial rate; sgd multiplies it by (1 - momentum)
+        learning_rate: Positive = 0.002  # initial rate; sgd multiplies it by (1 - momentum)
         rate_schedule: Schedule = "linear"  # linear falls to 0, exponential by rate_decay
         rate_decay: Share = 0.998  # factor after each epoch of the exponential schedule
         momentum_start: Probability = 0.5  # momentum in the first epoch (sgd)
         momentum_end: Probability = 0.95  # momentum after momentum_epochs (sgd)
         momentum_epochs: Count = 3  # epochs over which momentum rises linearly (sgd)
+        adam_beta2: Probability = 0.99  # decay of the mean squared gradient (adam)
         dropout_visible: Probability = 0.0  # share of the pixels zeroed in training
         dropout_hidden: Probability = 0.0  # share of the hidden units zeroed in training
         max_squared_length: NotNegative = 0.0  # of a hidden unit's incoming weights; 0 for none
         jitter: Pixels = 0  # training images are moved by up to this many pixels, each way
-        init_std: Positive = 0.01  # standard deviation of the initial weights
+        init_std: Positive = 0.02  # standard deviation of the initial weights
 
     class Distilled:
         hidden_units: Units = 800  # rectified linear units in each of the two hidden layers
-        epochs: Count = 15  # passes over the transfer set
-        schedule_epochs: Count = 15  # length of the schedules in epochs; --epochs compresses them
-        batch_size: Count = 25  # cases in a minibatch; the gradient is their average
+        epochs: Count = 20  # passes over the transfer set
+        schedule_epochs: Count = 20  # length of the schedules in epochs; --epochs compresses them
+        batch_size: Count = 100  # cases in a minibatch; the gradient is their average
         optimizer: Optimizer = "adam"  # sgd is the momentum method of [DO]
-        learning_rate: Positive = 0.0005  # initial rate; sgd multiplies it by (1 - momentum)
+        learning_rate: Positive = 0.002  # initial rate; sgd multiplies it by (1 - momentum)
         rate_schedule: Schedule = "linear"  # linear falls to 0, exponential by rate_decay
         rate_decay: Share = 0.998  # factor after each epoch of the exponential schedule
         momentum_start: Probability = 0.5  # momentum in the first epoch (sgd)
         momentum_end: Probability = 0.95  # momentum after momentum_epochs (sgd)
         momentum_epochs: Count = 3  # epochs over which momentum rises linearly (sgd)
+        adam_beta2: Probability = 0.99  # decay of the mean squared gradient (adam)
         dropout_visible: Probability = 0.0  # share of the pixels zeroed in training
         dropout_hidden: Probability = 0.0  # share of the hidden units zeroed in training
         max_squared_length: NotNegative = 0.0  # of a hidden unit's incoming weights; 0 for none
         jitter: Pixels = 0  # transfer images are moved by up to this many pixels, each way
-        init_std: Positive = 0.01  # standard deviation of the initial weights
+        init_std: Positive = 0.02  # standard deviation of the initial weights
         temperature: Positive = 20.0  # T of the soft targets and of the student's soft term
         hard_weight: Share = 0.0  # weight of the correct labels (T = 1) in the weighted average
 

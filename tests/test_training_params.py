@@ -41,6 +41,7 @@ OTHER = {
     "momentum_start": 0.25,
     "momentum_end": 0.75,
     "momentum_epochs": 4,
+    "adam_beta2": 0.95,
     "dropout_visible": 0.1,
     "dropout_hidden": 0.3,
     "max_squared_length": 7.5,
