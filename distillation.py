@@ -39,6 +39,14 @@ STACKED_UNITS = 100  # up to here a stack of students takes less time than one a
 TEACHER = Path(__file__).parent / "models" / "cumbersome_model_1200.pt"
 
 
+EXAMPLES = """\
+python distillation.py --hidden-units 300 --temperature 8 --seed 1
+python distillation.py --teacher runs/my_teacher.pt --hard-weight 0.1
+python distillation.py --temperature 2 4 8 20 --seed 0 1 2 --results runs/temperatures.csv
+torchrun --nproc-per-node 2 distillation.py --temperature 2 4 8 20 --seed 0 1 2 --threads 1
+"""
+
+
 def soft_targets(logits: Tensor, temperature: float | Tensor) -> Tensor:
     """Probabilities (..., N, 10): the softmax of logits / T ([KD] s.2, eq. 1)."""
     return F.softmax(logits / temperature, dim=-1)
@@ -136,7 +144,7 @@ def run_distillation(
     transfer_set: Digits,
 ) -> dict[str, Any]:
     """Distil the net in `args.teacher`, save the student under `args.output`; its checkpoint."""
-    beside = [f"{args.output}{suffix}" for suffix in ("", ".lock", ".resume")]
+    beside = [f"{args.output}{suffix}" for suffix in ("", ".lock", ".resume", ".csv")]
     if os.path.realpath(args.teacher) in map(os.path.realpath, beside):
         raise UserError(f"--output {args.output} would replace the teacher: choose another")
     teacher = load_model(args.teacher).to(device)
@@ -201,7 +209,7 @@ def distillation_flags(parser: Parser, **defaults: Any) -> None:
 
 
 def main() -> None:
-    parser = Parser(description=__doc__)
+    parser = Parser(EXAMPLES, description=__doc__)
     distillation_flags(parser)
     args = parser.parse_args()
     choices = chosen_params(args, "Distilled")

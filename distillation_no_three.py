@@ -32,6 +32,14 @@ Shift = Annotated[float, Allowed(low=-1000, high=1000)]
 Row = tuple[str, str, float, str]  # of the last table: column, name, shift, the paper's errors
 
 
+EXAMPLES = """\
+python distillation_no_three.py --omit 4 9  # any digits
+python distillation_no_three.py --keep 7 8  # leave out all but 7s and 8s
+python distillation_no_three.py --bias-shift 3  # also count errors at this shift
+python distillation_no_three.py --hidden-units 800 --temperature 20 --seed 0 1 2
+"""
+
+
 class Margins(NamedTuple):
     """What shifting the biases of a group of classes does to N cases, for all shifts at once."""
 
@@ -139,7 +147,7 @@ def chosen_digits(args: Any) -> tuple[str, list[int]]:
 
 
 def main() -> None:
-    parser = Parser(description=__doc__)
+    parser = Parser(EXAMPLES, description=__doc__)
     parser.add_argument("--omit", type=int, nargs="+", metavar="DIGIT", help="digits left out [3]")
     parser.add_argument("--keep", type=int, nargs="+", metavar="DIGIT", help="digits left in")
     parser.add_argument(

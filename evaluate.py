@@ -20,6 +20,13 @@ from training_params import Parser, Pixels, UserError, data_flags, flag_type, ru
 COLUMNS = "{:32} {:30} {:>10} {:>5} {:>7} {:>6}  {}"
 
 
+EXAMPLES = """\
+python evaluate.py runs/my_teacher.pt
+python evaluate.py --translate 1 2 3
+python evaluate.py --verify  # compare with what is recorded
+"""
+
+
 def translated_errors(model: RectifierNet, digits: Digits, distance: int) -> float:
     """Mean number of errors on `digits` moved by `distance` pixels in each of eight directions.
 
@@ -104,7 +111,7 @@ def print_verdicts(rows: list[dict[str, Any]]) -> bool:
 
 
 def main() -> None:
-    parser = Parser(description=__doc__)
+    parser = Parser(EXAMPLES, description=__doc__)
     parser.usage = "%(prog)s [option ...] [CHECKPOINT ...]"
     parser.add_argument("checkpoints", nargs="*", type=Path, metavar="CHECKPOINT")
     form = parser.add_mutually_exclusive_group()

@@ -286,7 +286,14 @@ def _is_plain(value: Any) -> bool:
 
 
 def write_atomically(path: str | Path, content: dict[str, Any]) -> None:
-    """Save a dict of tensors and plain values with torch.save; never leave a part of it.
+    """Save a dict of tensors and plain values with torch.save, as `replace_file` does."""
+    whole = io.BytesIO()  # not straight to the file: torch.save hides the cause of a failed write
+    torch.save(content, whole)
+    replace_file(path, whole.getbuffer())
+
+
+def replace_file(path: str | Path, content: bytes | memoryview) -> None:
+    """Write a file; under `path` there is the old one or the whole new one, never a part of it.
 
     Raises UserError naming the file if the disk is full, the folder missing or read-only.
     """
@@ -294,11 +301,9 @@ def write_atomically(path: str | Path, content: dict[str, Any]) -> None:
     if not path.name or (path.exists() and not path.is_file()):
         raise UserError(f"cannot write {path}: it is no regular file")
     part = path.with_name(f".{path.name}.part")
-    whole = io.BytesIO()  # not straight to the file: torch.save hides the cause of a failed write
-    torch.save(content, whole)
     try:
         with open(part, "wb") as file:
-            file.write(whole.getbuffer())
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)

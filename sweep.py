@@ -56,6 +56,8 @@ def sweep(
     path = Path(args.results or FOLDER / f"{Path(sys.argv[0]).stem}.csv")
     if path.parent != FOLDER and not path.parent.is_dir():
         raise UserError(f"cannot write {path}: there is no folder {path.parent}")
+    if args.output and os.path.abspath(path) == os.path.abspath(f"{args.output}.csv"):
+        raise UserError(f"--results {path} is for the history of {args.output}: choose another")
     header = [*setting, *vars(choices[0]), "seed", *columns, "problem"]
     rank, world = _processes()
     # Of the first process: others may run on machines that have not this file.

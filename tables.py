@@ -284,7 +284,7 @@ def rewritten(text: str) -> str:
 
 
 def main() -> None:
-    Parser(description=__doc__).parse_args()
+    Parser("python tables.py\n", description=__doc__).parse_args()
     README.write_text(rewritten(contents(README)))
     print(f"{len(TABLES)} tables in {README}")
 

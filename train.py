@@ -4,6 +4,9 @@ The training loop of this project is `train`; the scripts that distil call it to
 """
 
 import argparse
+import copy
+import csv
+import io
 import os
 import platform
 import shlex
@@ -14,7 +17,7 @@ from contextlib import nullcontext, suppress
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import torch
@@ -32,6 +35,7 @@ from layers import (
     check_same,
     init_weights,
     load_checkpoint,
+    replace_file,
     save_model,
     scale_weights,
 )
@@ -48,6 +52,14 @@ from training_params import (
 )
 
 Loss = Callable[[Tensor, Digits], Tensor]  # of float32 logits and their minibatch
+
+
+EXAMPLES = """\
+python train.py --model small --hidden-units 300
+python train.py --precision bf16 --output runs/my_teacher.pt
+python train.py --precision bf16 --output runs/my_teacher.pt --resume  # after Ctrl-C
+python train.py --epochs 10  # the schedules are compressed
+"""
 
 
 def hard_loss(logits: Tensor, batch: Digits) -> Tensor:
@@ -217,10 +229,13 @@ def measure(model: nn.Module, digits: Digits) -> dict[str, Any]:
 
 
 class Progress:
-    """One progress bar, or a plain line at each evaluation where the output is no terminal."""
+    """One progress bar, or a plain line at each evaluation where the output is no terminal.
 
-    def __init__(self, quiet: bool = False, errors: str = "test errors"):
-        self.quiet, self.name = quiet, errors
+    `events` is a SummaryWriter of TensorBoard, or None.
+    """
+
+    def __init__(self, quiet: bool = False, errors: str = "test errors", events: Any = None):
+        self.quiet, self.name, self.events = quiet, errors, events
         self.bar: tqdm | None = None
 
     def start(self, epochs: int, batches: int, done: int) -> None:
@@ -231,6 +246,7 @@ class Progress:
                 total=epochs * batches,
                 initial=done * batches,
                 bar_format="{l_bar}{bar}| {elapsed}, {remaining} left{postfix}",
+                colour="green" if coloured(sys.stderr) else None,
             )
 
     def after_batch(self) -> None:
@@ -238,6 +254,10 @@ class Progress:
             self.bar.update()
 
     def after_epoch(self, entry: dict[str, Any]) -> None:
+        if self.events:
+            for name in entry.keys() - {"epoch"}:
+                self.events.add_scalar(name, np.mean(entry[name]), entry["epoch"])
+            self.events.flush()
         text = f"epoch {entry['epoch']}/{self.epochs}  loss {np.mean(entry['loss']):.4f}"
         if "errors" in entry:
             self.errors = f"  {self.name} {np.mean(entry['errors']):g}"
@@ -251,6 +271,28 @@ class Progress:
     def close(self) -> None:
         if self.bar:
             self.bar.close()
+        if self.events:
+            self.events.close()
+
+
+def coloured(stream: TextIO) -> bool:
+    """Whether to colour what goes to `stream`: a terminal, and nobody asked for none."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def event_writer(folder: str, output: Path, done: int) -> Any:
+    """A writer of TensorBoard events to a folder of its own in `folder`, after `done` epochs.
+
+    Raises UserError if tensorboard is not installed or the folder cannot be written to.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise UserError("--log needs TensorBoard: pip install tensorboard") from None
+    try:
+        return SummaryWriter(os.path.join(folder, output.stem), purge_step=done + 1)
+    except OSError as error:
+        raise UserError(f"cannot write to --log {folder}: {error.strerror}") from None
 
 
 def versions() -> dict[str, Any]:
@@ -346,13 +388,17 @@ def run(
             )
         init_weights(model, params.init_std, args.seed)
         done = resume_point.load() if args.resume else 0
+        events = event_writer(args.log, output, done) if args.log else None
         if not args.quiet:
-            announce(model, params, settings, done)
+            epoch = seconds_per_epoch(model, training_set, params, args.precision)
+            announce(model, params, settings, done, epoch * (params.epochs - done))
         options = {"seed": args.seed, "precision": args.precision, "resume_point": resume_point}
-        progress = Progress(args.quiet, "held-out errors" if args.validation else "test errors")
+        errors = "held-out errors" if args.validation else "test errors"
+        progress = Progress(args.quiet, errors, events)
         try:
             history = fit(test_set=mnist.test, progress=progress, **options)
             record = settings | origin_of(model, mnist, history)
+            replace_file(f"{output}.csv", history_lines(history))
             save_model(output, model, **record)
             resume_point.remove()
         except Stopped:
@@ -407,15 +453,44 @@ def columns_of(checkpoint: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def announce(model: RectifierNet, params: Any, settings: dict[str, Any], done: int) -> None:
-    """The first lines: what will be trained, on what, with which effective values."""
+def history_lines(history: list[dict[str, Any]]) -> bytes:
+    """The history as a CSV file: epoch, loss, rate, and errors where they were counted."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, ["epoch", "loss", "rate", "errors"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    return text.getvalue().encode()
+
+
+def seconds_per_epoch(model: RectifierNet, digits: Digits, params: Any, precision: str) -> float:
+    """How long an epoch will take, from some minibatches with a copy of `model`."""
+    trial = copy.deepcopy(model)
+    some = digits[: min(len(digits), 20 * params.batch_size)]
+    loader, optimizer = get_dataloader(some, params.batch_size), make_optimizer(trial, params)
+    for _ in range(2):  # the first pass has much to set up
+        started = time.perf_counter()
+        train_epoch(trial, loader, optimizer, hard_loss, params, epoch=0, precision=precision)
+    return (time.perf_counter() - started) * len(digits) / len(some)
+
+
+def in_words(seconds: float) -> str:
+    for unit, length in (("hours", 3600), ("min", 60)):
+        if seconds > 1.5 * length:
+            return f"{seconds / length:.{1 if unit == 'hours' else 0}f} {unit}"
+    return f"{max(1, seconds):.0f} s"
+
+
+def announce(
+    model: RectifierNet, params: Any, settings: dict[str, Any], done: int, seconds: float
+) -> None:
+    """The first lines: what will be trained, on what, for how long, with which values."""
     data, weights = settings["data_set"], sum(p.numel() for p in model.parameters())
     device = next(model.parameters()).device.type
     print(
         f"Training {settings['architecture']} 784-{model.hidden_units}-{model.hidden_units}-10 "
         f"({weights:,} weights) on {data['training_cases']:,} cases of {data['name']}, "
         f"{device}, {torch.get_num_threads()} threads, {settings['precision']}, "
-        f"seed {settings['seed']}"
+        f"seed {settings['seed']}: about {in_words(seconds)}"
     )
     print("  " + " ".join(f"{name}={value}" for name, value in vars(params).items()))
     if settings["teacher"]:
@@ -439,18 +514,18 @@ def paper_errors(record: dict[str, Any]) -> int | None:
 
 def report(record: dict[str, Any], output: Path) -> None:
     """The last lines: what was learned, next to the paper's number, and where it was saved."""
-    result, paper = record["result"], paper_errors(record)
+    result, paper, data = record["result"], paper_errors(record), record["data_set"]["name"]
     beside = f" (the paper: {paper})" if paper else ""
-    print(
-        f"{result['errors']} errors on {result['cases']:,} cases of {record['data_set']['name']}"
-        f"{beside} after epoch {record['parameters']['epochs']}. Saved in {output}"
-    )
+    found = f"{result['errors']} errors on {result['cases']:,} cases of {data}"
+    if coloured(sys.stdout):
+        found = f"\033[1m{found}\033[0m"
+    print(f"{found}{beside} after epoch {record['parameters']['epochs']}. Saved in {output}")
     if result["errors"] > 0.8 * result["cases"] and len(record["data_set"]["digits"]) == 10:
         print("This net never left chance: try more --epochs, another --seed or a lower rate.")
 
 
 def main() -> None:
-    parser = Parser(description=__doc__)
+    parser = Parser(EXAMPLES, description=__doc__)
     parser.add_argument(
         "--model", choices=("cumbersome", "small"), default="cumbersome", help="[cumbersome]"
     )

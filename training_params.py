@@ -16,6 +16,7 @@ import os
 import re
 import signal
 import sys
+import textwrap
 from collections.abc import Callable
 from contextlib import suppress
 from types import SimpleNamespace
@@ -316,14 +317,15 @@ class Help(argparse.RawDescriptionHelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line."""
+    """An argument parser whose errors are one line; `examples` are for the end of its help."""
 
-    def __init__(self, **options: Any):
+    def __init__(self, examples: str, **options: Any):
+        papers = "[KD]: arXiv 1503.02531. [DO]: arXiv 1207.0580, appendix A."
         super().__init__(
             allow_abbrev=False,
             formatter_class=Help,
             usage="%(prog)s [option ...]",
-            epilog="[KD]: arXiv 1503.02531. [DO]: arXiv 1207.0580, appendix A.",
+            epilog=f"examples:\n{textwrap.indent(examples, '  ')}\n{papers}",
             **options,
         )
 
@@ -337,14 +339,17 @@ Seed = Annotated[int, Allowed(high=2**32 - 1)]
 
 def common_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags that every training script has beside its hyperparameters."""
-    add = parser.add_argument
+    add = parser.add_argument_group("the run").add_argument
     add("--params", choices=("local", "paper"), default="local", help="class of defaults [local]")
     add("--seed", type=flag_type(Seed), nargs="+", default=[0], help="of weights, order, noise [0]")
     add("--output", metavar="PATH", help="the checkpoint to write [under runs/]")
     add("--results", metavar="FILE", help="CSV file for a line on each run [if several, in runs/]")
     add("--resume", action="store_true", help="go on with a run that was stopped")
     add("--validation", action="store_true", help="hold out the last 10,000 training cases")
+    add("--log", metavar="DIR", help="folder for TensorBoard events, one folder a run [none]")
+    add("--quiet", action="store_true", help="no progress, only the result")
     data_flags(parser)
+    add = parser.add_argument_group("the machine").add_argument
     add("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="[auto]")
     add("--precision", choices=("fp32", "bf16"), default="fp32", help="of matrix products [fp32]")
     add(
@@ -352,12 +357,11 @@ def common_flags(parser: argparse.ArgumentParser) -> None:
         type=flag_type(Threads),
         help="of the processor; the last bits depend on it [all]",
     )
-    add("--quiet", action="store_true", help="no progress, only the result")
 
 
 def data_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags that say where the data come from."""
-    add = parser.add_argument
+    add = parser.add_argument_group("the data").add_argument
     add(
         "--data",
         choices=("auto", "mnist", "sample"),

@@ -254,7 +254,7 @@ def print_table(results: dict[Task, dict[str, Any]], precisions: Sequence[str]) 
 
 
 def main() -> None:
-    parser = Parser(description=__doc__)
+    parser = Parser("python tests/benchmark.py\n", description=__doc__)
     count, both = flag_type(Annotated[int, Allowed(low=1, high=500)]), ("fp32", "bf16")
     parser.add_argument("--rounds", type=count, default=3, help="[3]")
     parser.add_argument("--batches", type=count, help="minibatches to time in each round")

@@ -3,6 +3,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -54,7 +55,8 @@ def test_the_scripts_train_distil_and_evaluate_from_the_command_line(tmp_path):
 
     names = ["small_model_30", "distilled_model_30_20", "distilled_model_wo3_30_8"]
     paths = [here / "runs" / f"{name}.pt" for name in names]
-    assert sorted(here.rglob("*")) == sorted([here / "runs", *paths])
+    histories = [Path(f"{path}.csv") for path in paths]
+    assert sorted(here.rglob("*")) == sorted([here / "runs", *paths, *histories])
     done = python(ROOT / "evaluate.py", "--data sample --json", *paths, cwd=here)
     assert done.stderr == ""
     for row, path in zip(json.loads(done.stdout), paths, strict=True):
@@ -137,6 +139,8 @@ BAD = [
     *[(script, "--teacher text.pt") for script in (distillation, distillation_no_three)],
     (train, f"{SMALL} --output missing/net.pt"),
     (train, f"{SMALL} --output text.pt/net.pt"),
+    (train, f"{SMALL} --output net.pt --results net.pt.csv"),
+    (train, f"{SMALL} --output net.pt --log text.pt"),
     (train, f"{SMALL} --output folder"),
     (train, f"{SMALL} --output ."),
     (distillation, "--output missing/net.pt --epochs 1"),

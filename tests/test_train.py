@@ -504,7 +504,7 @@ def test_a_run_that_is_stopped_by_a_signal_says_how_to_go_on(
 def test_a_stopped_run_goes_on_from_the_command_line(call, stopped, tmp_path):
     assert list(everything_in(tmp_path)) == ["here", "here/net.pt.resume"]
     call(train_script, WORDS, "--resume")
-    assert list(everything_in(tmp_path)) == ["here", "here/net.pt"]
+    assert list(everything_in(tmp_path)) == ["here", "here/net.pt", "here/net.pt.csv"]
     resumed = load_checkpoint("net.pt")
     call(train_script, WORDS)
     whole = load_checkpoint("net.pt")

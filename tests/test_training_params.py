@@ -46,7 +46,7 @@ OTHER = {
     "dropout_hidden": 0.3,
     "max_squared_length": 7.5,
     "jitter": 1,
-    "init_std": 0.02,
+    "init_std": 0.03,
     "temperature": 3.5,
     "hard_weight": 0.25,
 }

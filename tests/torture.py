@@ -41,6 +41,7 @@ from torture_fuzz import fuzz
 from torture_harness import (
     COMMON,
     DEADLINE,
+    HISTORY,
     OUTPUT,
     RESUME,
     Bench,
@@ -129,7 +130,7 @@ def stop_and_go_on(bench: Bench, job: Job, signum: int, moment: str, twice: bool
     good = status == 128 + signum and "Traceback" not in run.err and "Exception" not in run.err
     bench.check(good, f"{what}: status {status}: {run.err[-1000:]}")
     bench.check_whole(folder, what)
-    left = set(os.listdir(folder)) - {OUTPUT, RESUME}
+    left = set(os.listdir(folder)) - {OUTPUT, RESUME, HISTORY}
     bench.check(not left, f"{what}: left {left}")
     go_on_as_told(bench, job, run, what)
 

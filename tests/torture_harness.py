@@ -34,7 +34,7 @@ import layers
 import train
 from training_params import run_script
 
-RESUME, OUTPUT = "net.pt.resume", "net.pt"
+RESUME, OUTPUT, HISTORY = "net.pt.resume", "net.pt", "net.pt.csv"
 COMMON = f"--hidden-units 20 --data sample --threads 1 --output {OUTPUT}"
 DEADLINE = 60  # seconds: what still runs then hangs
 MEGABYTE = 2**20
@@ -204,10 +204,10 @@ class Bench:
         return job
 
     def check_end(self, job: Job, run: Run, what: str) -> None:
-        """The run ends well, with the very checkpoint of the undisturbed one and nothing else."""
+        """The run ends well, with the very checkpoint of the undisturbed one and its history."""
         status, there = run.wait(), sorted(os.listdir(run.folder))
         good = self.check(status == 0, f"{what}: status {status}: {run.err[-500:]}")
-        good = good and self.check(there == [OUTPUT], f"{what}: left {there}")
+        good = good and self.check(there == [OUTPUT, HISTORY], f"{what}: left {there}")
         if good and self.check(digest(run.folder / OUTPUT) == job.digest, f"{what}: other bytes"):
             self.counts["bit-identical"] += 1
 
