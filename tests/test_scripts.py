@@ -1,13 +1,16 @@
+import csv
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
-from common import ROOT, everything_in, split_words
+from common import ROOT, everything_in, same_weights, split_words
 
 import distillation
 import distillation_no_three
@@ -218,6 +221,104 @@ def test_without_a_terminal_progress_is_a_plain_line_for_each_evaluation(call, c
     found = re.findall(r"^epoch (\d)/3 .* test errors (\d+) ", out, re.MULTILINE)
     assert found == [(str(entry["epoch"]), str(entry["errors"])) for entry in history]
     assert "\r" not in out
+
+
+def test_the_history_lies_beside_the_checkpoint(call, teacher):
+    call(train, SMALL.replace("--epochs 1", "--epochs 3"), "--output net.pt --quiet")
+    with open("net.pt.csv", newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == 3
+    for line, entry in zip(lines, load_checkpoint("net.pt")["history"], strict=True):
+        assert {name: float(value) for name, value in line.items()} == entry
+
+
+class FakeWriter:
+    """Of TensorBoard events: keeps what it is given."""
+
+    def __init__(self, folder, purge_step):
+        self.folder, self.first, self.scalars = folder, purge_step, []
+        FakeWriter.last = self
+
+    def add_scalar(self, name, value, epoch):
+        self.scalars.append((name, value, epoch))
+
+    def flush(self):
+        pass
+
+    close = flush
+
+
+def test_events_for_tensorboard_are_those_of_the_history(call, monkeypatch):
+    module = SimpleNamespace(SummaryWriter=FakeWriter)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    call(train, SMALL.replace("--epochs 1", "--epochs 2"), "--output net.pt --log events --quiet")
+    history = load_checkpoint("net.pt")["history"]
+    assert (FakeWriter.last.folder, FakeWriter.last.first) == (os.path.join("events", "net"), 1)
+    expected = [(n, e[n], e["epoch"]) for e in history for n in ("loss", "rate", "errors")]
+    assert sorted(FakeWriter.last.scalars) == sorted(expected)
+
+
+def test_without_tensorboard_log_says_how_to_install_it(stops, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # as if it were not there
+    stop = stops(train, SMALL, "--output net.pt --log events")
+    assert (stop.status, len(stop.err.splitlines())) == (2, 1)
+    assert "pip install tensorboard" in stop.err
+    assert everything_in(tmp_path / "here") == {}
+
+
+def test_the_first_line_says_what_on_which_data_and_for_how_long(call, capsys):
+    call(train, SMALL, "--output net.pt")
+    first = capsys.readouterr().out.splitlines()[2]  # below two that say that it is the sample
+    assert re.search(r"784-10-10-10 .* 4,000 cases of sample, cpu, 1 threads.*about \d+ s$", first)
+
+
+def test_telling_the_time_changes_nothing(call):
+    call(train, SMALL, "--dropout-hidden 0.5 --output told.pt")
+    call(train, SMALL, "--dropout-hidden 0.5 --output quiet.pt --quiet")
+    assert same_weights(load_model("told.pt"), load_model("quiet.pt"))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.2, "1 s"), (89, "89 s"), (91, "2 min"), (3000, "50 min"), (5500, "1.5 hours")],
+)
+def test_a_time_is_told_in_the_unit_that_suits_it(seconds, words):
+    assert train.in_words(seconds) == words
+
+
+@pytest.mark.parametrize("variable", ["", "NO_COLOR", "TERM"])
+def test_colour_is_for_terminals_that_want_it(call, monkeypatch, capsys, variable):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    if variable:
+        monkeypatch.setenv(variable, "dumb")
+    call(train, SMALL, "--output net.pt --quiet")
+    assert "\033" not in capsys.readouterr().out
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    call(train, SMALL, "--output net.pt --quiet")
+    assert ("\033" in capsys.readouterr().out) == (not variable)
+
+
+@pytest.mark.parametrize("script", [train, distillation, distillation_no_three, evaluate])
+def test_the_examples_in_the_help_can_be_parsed(script, monkeypatch, capsys):
+    """Each is a command line of this script that is not refused."""
+    examples = script.EXAMPLES.splitlines()
+    assert examples
+    monkeypatch.setattr(script, "load_mnist" if script is evaluate else "prepare", reached)
+    for example in examples:
+        words = shlex.split(example, comments=True)
+        place = words.index(f"{script.__name__}.py")
+        monkeypatch.setattr("sys.argv", words[place:])
+        with pytest.raises(Reached):
+            script.main()
+
+
+class Reached(Exception):
+    pass
+
+
+def reached(*_):
+    raise Reached
 
 
 def test_an_existing_output_is_replaced_only_at_the_end(call, monkeypatch, tmp_path):
