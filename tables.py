@@ -1,57 +1,36 @@
-"""Write the tables of the README from the runs in results/: `python tables.py`."""
+"""Write the tables of README.md and models/README.md: `python tables.py`.
 
-import csv
+They come from the runs in results/ and the checkpoints in models/; text around them stays.
+"""
+
 import json
 import math
 import re
 import statistics
 from collections.abc import Iterable, Sequence
-from functools import cache, partial
+from functools import partial
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from layers import load_checkpoint, replace_file, sha256
+from summary import RESULTS, Line, by_temperature, contents, interval, numbers, read, spread
 from training_params import Parser, UserError, run_script
 
 HERE = Path(__file__).parent
-README, RESULTS = HERE / "README.md", HERE / "results"
-STUDENTS_WITHOUT = ((800, 20), (300, 8))  # units and temperature, of C6 to C8
+README, MODELS = HERE / "README.md", HERE / "models"
+MODELS_INTRODUCTION = """\
+# The checkpoints
+
+Each is that of seed 0, after the last epoch, whatever came out. `load_model` of layers.py reads
+them, as does `torch.load(path, weights_only=True)`; `python evaluate.py --verify` counts their
+errors again. MIT licence. `python tables.py` wrote this page from what the files record.
+"""
+STUDENTS = {800: "800 units, T = 20", 300: "300 units, T = 8"}
+FLAGS = {800: "`--hidden-units 800 --temperature 20`", 300: "`--hidden-units 300 --temperature 8`"}
 GOOD_FOR_30 = (2.5, 3.0, 4.0)  # [KD] s.3: "temperatures in the range 2.5 to 4"
-Line = dict[str, str]
-
-
-def contents(path: Path) -> str:
-    try:
-        return path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {path}: {error}") from None
-
-
-def read(name: str, **setting: str) -> list[Line]:
-    """The runs in results/`name`.csv that came to an end and have these settings, by seed.
-
-    Raises UserError if there is none.
-    """
-    lines = [
-        line
-        for line in csv.DictReader(contents(RESULTS / f"{name}.csv").splitlines())
-        if setting.items() <= line.items() and not line["problem"]
-    ]
-    if not lines:
-        raise UserError(f"results/{name}.csv has no finished run with {setting}")
-    return sorted(lines, key=lambda line: int(line["seed"]))
-
-
-def numbers(lines: Iterable[Line], column: str) -> list[float]:
-    return [float(line[column]) for line in lines]
-
-
-def spread(values: Sequence[float]) -> str:
-    """Mean and, of several, standard deviation."""
-    mean = statistics.mean(values)
-    return f"{mean:,.1f} ± {statistics.stdev(values):.1f}" if len(values) > 1 else f"{mean:,.0f}"
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
@@ -59,72 +38,70 @@ def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
 
 
-@cache
-def student_t(probability: float, freedom: int) -> float:
-    """Quantile of Student's t distribution with `freedom` degrees, by integrating its density."""
-    factor = math.exp(math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2))
-    x = np.linspace(0, 200, 2_000_001)
-    density = factor / math.sqrt(freedom * math.pi) * (1 + x**2 / freedom) ** (-(freedom + 1) / 2)
-    below = 0.5 + np.cumsum((density[1:] + density[:-1]) / 2 * np.diff(x))
-    return float(np.interp(probability, below, x[1:]))
-
-
-def interval(differences: Sequence[float], comparisons: int = 1) -> tuple[float, float]:
-    """Mean of paired differences and half its 95 % confidence interval.
-
-    With several comparisons each is wider, so that all hold at once (Bonferroni).
-    """
-    quantile = student_t(1 - 0.025 / comparisons, len(differences) - 1)
-    error = statistics.stdev(differences) / math.sqrt(len(differences))
-    return statistics.mean(differences), quantile * error
-
-
 def claims() -> str:
-    """C1 to C3 and C6 to C8: the paper's number, ours with seed 0 and over all seeds."""
-    rows: list[list[str]] = []
+    """The paper's claims: its number, ours with seed 0 and over all seeds, and the command."""
+    rows = [
+        _row("C1: cumbersome net, 1200 units", "67", read("cumbersome"), "`train.py`"),
+        _row("C2: small net, 800 units", "146", read("small_800"), "`train.py --model small`"),
+        _row("C3: distilled, 800 units, T = 20", "74", at(800, "20.0"), "`distillation.py`"),
+        _row("distilled, 300 units, T = 8", "", at(300, "8.0"), f"the same, {FLAGS[300]}"),
+        ["C4: T above 8", "similar", "", "see below", "3", "`distillation.py --temperature ...`"],
+        ["C5: 30 units, T of 2.5 to 4", "better", "", "see below", "10", "the same"],
+    ]
+    for units, flags in FLAGS.items():
+        lines, student = read(f"no_three_{units}", omit="3"), STUDENTS[units]
+        command = f"`distillation_no_three.py`, {flags}"
+        rows += [
+            _row(f"C6: never saw a 3, {student}", "206 (133)", lines, command, "learned", True),
+            _row("C7: its bias raised by 3.5", "109 (14)", lines, "", "paper", True),
+            _row("by what is best on the test set", "", lines, "", "best", True),
+            _row("without test labels", "", lines, "", "label_free", True),
+        ]
+    for units, flags in FLAGS.items():
+        lines, student = read(f"only_7_8_{units}", keep="7 8"), STUDENTS[units]
+        command = f"`distillation_no_three.py --keep 7 8 --epochs 100`, {flags}"
+        rows += [
+            _row(f"C8: saw 7s and 8s only, {student}", "4,730", lines, command, "learned"),
+            _row("their biases lowered by 7.6", "1,320", lines, "", "paper"),
+            _row("by what is best on the test set", "", lines, "", "best"),
+            _row("without test labels", "", lines, "", "label_free"),
+        ]
+    header = ["", "paper", "seed 0", "mean ± standard deviation", "seeds", "command"]
+    return table(header, rows)
 
-    def add(what: str, paper: str, lines: list[Line], errors: str = "errors", group: str = ""):
-        first = f"{int(lines[0][errors]):,}" + (f" ({lines[0][group]})" if group else "")
-        mean = spread(numbers(lines, errors))
-        mean += f" ({spread(numbers(lines, group))})" if group else ""
-        rows.append([what, paper, first, mean, str(len(lines))])
 
-    add("C1: cumbersome net, 1200 units, dropout, jitter", "67", read("cumbersome"))
-    add("C2: small net, 800 units, no regularisation", "146", read("small_800"))
-    add("C3: distilled, 800 units, T = 20", "74", read("distilled_800", temperature="20.0"))
-    add("distilled, 300 units, T = 8", "", read("distilled_300", temperature="8.0"))
-    for units, temperature in STUDENTS_WITHOUT:
-        lines = read(f"no_three_{units}", omit="3")
-        student = f"{units} units, T = {temperature}"
-        add(f"C6: without 3s, {student} (on 3s)", "206 (133)", lines, *_shift("learned"))
-        add("C7: bias of the 3 raised by 3.5", "109 (14)", lines, *_shift("paper"))
-        add("raised by what is best on the test set", "", lines, *_shift("best"))
-        add("raised without test labels", "", lines, *_shift("label_free"))
-    for units, temperature in STUDENTS_WITHOUT:
-        lines = read(f"only_7_8_{units}", keep="7 8")
-        student = f"{units} units, T = {temperature}"
-        add(f"C8: 7s and 8s only, {student}", "4,730", lines, "learned_errors")
-        add("biases of 7 and 8 lowered by 7.6", "1,320", lines, "paper_errors")
-        add("lowered by what is best on the test set", "", lines, "best_errors")
-        add("lowered without test labels", "", lines, "label_free_errors")
-    return table(["", "paper", "seed 0", "mean ± standard deviation", "seeds"], rows)
+def at(units: int, temperature: str) -> list[Line]:
+    return read(f"distilled_{units}", temperature=temperature)
 
 
-def _shift(name: str) -> tuple[str, str]:
-    return f"{name}_errors", f"{name}_on_group"
+def _row(
+    what: str,
+    paper: str,
+    lines: list[Line],
+    command: str,
+    shift: str = "",
+    with_group: bool = False,
+) -> list[str]:
+    """Errors with the `shift` of that name; in brackets, if wanted, those on the omitted digit."""
+    columns = [f"{shift}_errors" if shift else "errors"]
+    columns += [f"{shift}_on_group"] if with_group else []
+    first, *on_group = (f"{int(lines[0][column]):,}" for column in columns)
+    mean, *mean_on_group = (spread(numbers(lines, column)) for column in columns)
+    cells = [first, *(f" ({n})" for n in on_group)], [mean, *(f" ({n})" for n in mean_on_group)]
+    return [what, paper, *("".join(cell) for cell in cells), str(len(lines)), command]
 
 
 def biases() -> str:
     """C6: the learned bias of the omitted class beside those of the others, and the shifts."""
     rows = []
-    for units, temperature in STUDENTS_WITHOUT:
+    for units, student in STUDENTS.items():
         lines = read(f"no_three_{units}", omit="3")
         learned = np.array([line["biases"].split() for line in lines], dtype=float)
         others = np.delete(learned, 3, axis=1)
         each = others.mean(axis=0)
         rows.append(
             [
-                f"{units} units, T = {temperature}",
+                student,
                 f"{learned[:, 3].mean():+.2f} ± {learned[:, 3].std(ddof=1):.2f}",
                 f"{others.mean():+.2f} ({each.min():+.2f} to {each.max():+.2f})",
                 f"{np.mean(numbers(lines, 'best_shift')):+.2f}",
@@ -133,14 +110,6 @@ def biases() -> str:
         )
     header = ["", "bias of the 3", "the others: mean (of each)", "best shift", "label-free shift"]
     return table(header, rows)
-
-
-def by_temperature(units: int) -> dict[float, list[float]]:
-    """Errors with each temperature, in the order of their seeds."""
-    found: dict[float, list[float]] = {}
-    for line in read(f"distilled_{units}"):
-        found.setdefault(float(line["temperature"]), []).append(float(line["errors"]))
-    return dict(sorted(found.items()))
 
 
 def temperatures() -> str:
@@ -194,9 +163,9 @@ def omitted_digits() -> str:
     for digit in range(10):
         lines = read("no_three_300" if digit == 3 else "omitted_digits", omit=str(digit))
         cells = []
-        for name in ("learned", "label_free"):
-            errors, group = _shift(name)
-            cells.append(f"{spread(numbers(lines, errors))} ({spread(numbers(lines, group))})")
+        for shift in ("learned", "label_free"):
+            errors, group = (numbers(lines, f"{shift}_{what}") for what in ("errors", "on_group"))
+            cells.append(f"{spread(errors)} ({spread(group)})")
         shift = statistics.mean(numbers(lines, "label_free_shift"))
         rows.append([str(digit), *cells, f"{shift:+.2f}", str(len(lines))])
     header = ["omitted", "as learned (on it)", "shifted without test labels", "by", "seeds"]
@@ -234,7 +203,8 @@ def validation(name: str, **errors: str) -> str:
     `errors` are columns of the file by their names in the table; the last one gives the order.
     """
     lines = read(f"validation_{name}")
-    hyperparameters = [h for h in takewhile("seed".__ne__, lines[0]) if h != "schedule_epochs"]
+    unused = ("schedule_epochs", "momentum_epochs")  # nothing but their ratio to epochs, or sgd
+    hyperparameters = [h for h in takewhile("seed".__ne__, lines[0]) if h not in unused]
     varied = [h for h in hyperparameters if len({line[h] for line in lines}) > 1]
     *_, deciding = errors.values()
     settings: dict[tuple[str, ...], list[Line]] = {}
@@ -283,10 +253,36 @@ def rewritten(text: str) -> str:
     return text
 
 
+def models_page() -> str:
+    """models/README.md: what each checkpoint is, its errors, and how it was made."""
+    parts = [MODELS_INTRODUCTION]
+    for path in sorted(MODELS.glob("*.pt")):
+        found = load_checkpoint(path)
+        result, parameters, teacher = found["result"], found["parameters"], found["teacher"]
+        units, seen = found["hidden_units"], found["data_set"]
+        targets = f"soft targets of `{teacher['file']}`" if teacher else "labels"
+        facts = {
+            "net": f"{found['architecture']}, 784-{units}-{units}-10, rectified linear units",
+            "learned from": f"{targets}, {seen['training_cases']:,} images of the digits "
+            + ", ".join(map(str, seen["digits"])),
+            "test errors": f"{result['errors']:,} of {result['cases']:,}; on 0 to 9: "
+            + ", ".join(map(str, result["errors_per_digit"])),
+            "made by": f"`{found['command']}`, seed {found['seed']}",
+            "parameters": ", ".join(f"{name} {value}" for name, value in parameters.items()),
+            "versions": ", ".join(f"{name} {value}" for name, value in found["versions"].items()),
+            "SHA-256": f"`{sha256(path)}`",
+        }
+        lines = [f"- {name}: {value}" for name, value in facts.items()]
+        parts.append("\n".join([f"## {path.name}", "", *lines, ""]))
+    return "\n".join(parts)
+
+
 def main() -> None:
     Parser("python tables.py\n", description=__doc__).parse_args()
-    README.write_text(rewritten(contents(README)))
-    print(f"{len(TABLES)} tables in {README}")
+    pages = {README: rewritten(contents(README)), MODELS / "README.md": models_page()}
+    for path, text in pages.items():
+        replace_file(path, text.encode())
+        print(f"wrote {path.relative_to(HERE)}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The tables of the README: what they compute, and that they are those of results/."""
+"""The tables of both READMEs: what they compute, and that they are those of results/."""
 
 import shutil
 import statistics
@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from common import ROOT
 
+import summary
 import tables
 from training_params import UserError
 
@@ -16,6 +17,7 @@ def results(monkeypatch, tmp_path):
     """A copy of results/ to change, which the tables are made from."""
     copy = tmp_path / "results"
     shutil.copytree(ROOT / "results", copy)
+    monkeypatch.setattr(summary, "RESULTS", copy)
     monkeypatch.setattr(tables, "RESULTS", copy)
     return copy
 
@@ -23,6 +25,12 @@ def results(monkeypatch, tmp_path):
 def test_the_tables_of_the_readme_are_those_of_the_results():
     text = (ROOT / "README.md").read_text()
     assert tables.rewritten(text) == text, "run python tables.py"
+
+
+def test_the_page_of_the_checkpoints_is_that_of_the_checkpoints():
+    assert (ROOT / "models" / "README.md").read_text() == tables.models_page(), (
+        "run python tables.py"
+    )
 
 
 @pytest.mark.parametrize("name", tables.TABLES)
@@ -36,7 +44,7 @@ def test_another_result_makes_another_table(results):
     before = tables.rewritten((ROOT / "README.md").read_text())
     path = results / "small_800.csv"
     line = path.read_text().splitlines()[1]
-    errors = tables.read("small_800")[0]["errors"]
+    errors = summary.read("small_800")[0]["errors"]
     assert f",{errors},10000," in line
     path.write_text(path.read_text().replace(f",{errors},10000,", ",4321,10000,"))
     after = tables.rewritten(before)
@@ -46,17 +54,17 @@ def test_another_result_makes_another_table(results):
 
 def test_runs_are_in_the_order_of_their_seeds_and_failed_ones_left_out(results):
     (results / "some.csv").write_text("seed,errors,problem\n10,3,\n9,2,\n1,,loss is not finite\n")
-    assert [line["seed"] for line in tables.read("some")] == ["9", "10"]
-    assert tables.numbers(tables.read("some", seed="10"), "errors") == [3]
+    assert [line["seed"] for line in summary.read("some")] == ["9", "10"]
+    assert summary.numbers(summary.read("some", seed="10"), "errors") == [3]
     with pytest.raises(UserError, match="some"):
-        tables.read("some", seed="1")
+        summary.read("some", seed="1")
     with pytest.raises(UserError, match="missing"):
-        tables.read("missing")
+        summary.read("missing")
 
 
 def test_a_spread_is_mean_and_sample_standard_deviation():
-    assert tables.spread([1, 2, 6]) == f"3.0 ± {statistics.stdev([1, 2, 6]):.1f}"
-    assert tables.spread([1234]) == "1,234"
+    assert summary.spread([1, 2, 6]) == f"3.0 ± {statistics.stdev([1, 2, 6]):.1f}"
+    assert summary.spread([1234]) == "1,234"
 
 
 @pytest.mark.parametrize(
@@ -64,7 +72,7 @@ def test_a_spread_is_mean_and_sample_standard_deviation():
     [(0.975, 9, 2.262), (0.975, 4, 2.776), (0.995, 9, 3.250), (0.95, 1, 6.314), (0.9, 120, 1.289)],
 )
 def test_quantiles_of_students_t(probability, freedom, quantile):
-    assert tables.student_t(probability, freedom) == pytest.approx(quantile, abs=6e-4)
+    assert summary.student_t(probability, freedom) == pytest.approx(quantile, abs=6e-4)
 
 
 @pytest.mark.parametrize("comparisons", [1, 7])
@@ -73,6 +81,6 @@ def test_intervals_hold_the_true_differences_as_often_as_they_say(comparisons):
     experiments = np.random.default_rng(0).normal(5, 3, (1500, comparisons, 10))
     held = 0
     for experiment in experiments:
-        found = [tables.interval(list(differences), comparisons) for differences in experiment]
+        found = [summary.interval(list(differences), comparisons) for differences in experiment]
         held += all(abs(mean - 5) < half for mean, half in found)
     assert 0.935 < held / len(experiments) < 0.97

@@ -1,0 +1,272 @@
+"""Draw the figures of the README from results/ and models/ into figures/: `python figures.py`."""
+
+import json
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from dataset import Mnist, load_mnist
+from distillation import soft_targets
+from distillation_no_three import best_shift, count, label_free_shift, margins
+from layers import load_checkpoint, load_model
+from summary import RESULTS, by_temperature, contents, interval, numbers, read
+from tables import HERE, MODELS
+from train import logits_of
+from training_params import Parser, UserError, data_flags, run_script
+
+FIGURES = HERE / "figures"
+# Okabe and Ito's colours, which the colour-blind can tell apart.
+BLACK, ORANGE, SKY, GREEN, BLUE, RED, PURPLE = (
+    *("#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7"),
+)
+STYLE = {
+    "figure.facecolor": "white",  # opaque, so that it can be read on a dark page too
+    "figure.constrained_layout.use": True,
+    "figure.dpi": 130,
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "legend.frameon": False,
+}
+WIDTH = 8.0  # inches, of every figure
+
+
+def pyplot() -> Any:
+    """matplotlib.pyplot in our style, without a display. Raises UserError if it is missing."""
+    try:
+        import matplotlib
+    except ImportError:
+        raise UserError("figures need matplotlib: pip install matplotlib") from None
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    plt.rcParams.update(STYLE)
+    return plt
+
+
+def claims(plt: Any, mnist: Mnist) -> Any:
+    """The paper's errors beside ours: each seed, and mean and standard deviation over them."""
+    without, only = read("no_three_800", omit="3"), read("only_7_8_300", keep="7 8")
+    rows = [
+        ("C1 cumbersome net", 67, numbers(read("cumbersome"), "errors")),
+        ("C2 small net, labels", 146, numbers(read("small_800"), "errors")),
+        ("C3 distilled, T = 20", 74, numbers(read("distilled_800", temperature="20.0"), "errors")),
+        ("C6 never saw a 3", 206, numbers(without, "learned_errors")),
+        ("C7 its bias + 3.5", 109, numbers(without, "paper_errors")),
+        ("C7 best shift", 109, numbers(without, "best_errors")),
+        ("C8 saw 7s and 8s only", 4730, numbers(only, "learned_errors")),
+        ("C8 their biases - 7.6", 1320, numbers(only, "paper_errors")),
+    ]
+    figure, axes = plt.subplots(figsize=(WIDTH, 3.6))
+    for place, (_, paper, ours) in enumerate(rows):
+        axes.plot(paper, place, "D", color=ORANGE, ms=8, label="the paper, one run", zorder=2)
+        axes.plot(ours, [place] * len(ours), "o", color=SKY, ms=4, label="ours, each seed")
+        mean, deviation = statistics.mean(ours), statistics.stdev(ours)
+        bar = {"fmt": "|", "color": BLUE, "ms": 14, "capsize": 3, "label": "mean, deviation"}
+        axes.errorbar(mean, place, xerr=deviation, **bar)
+    axes.set_yticks(range(len(rows)), [name for name, _, _ in rows])
+    axes.invert_yaxis()
+    axes.set_xscale("log")
+    ticks = [60, 100, 150, 200, 500, 1000, 2000, 5000]
+    axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+    axes.minorticks_off()
+    axes.grid(axis="x", alpha=0.3)
+    axes.set_xlabel("errors on the 10,000 test images (logarithmic)")
+    handles, labels = axes.get_legend_handles_labels()
+    axes.legend(handles[:3], labels[:3], loc="upper right")
+    return figure
+
+
+def temperatures(plt: Any, mnist: Mnist) -> Any:
+    """Errors against temperature: each seed, their mean and its 95 % confidence band."""
+    figure, panels = plt.subplots(1, 3, figsize=(WIDTH, 3.0))
+    for axes, units in zip(panels, (30, 300, 800), strict=True):
+        errors = by_temperature(units)
+        means, halves = np.array([interval(found) for found in errors.values()]).T
+        for temperature, found in errors.items():
+            axes.plot([temperature] * len(found), found, "o", color=SKY, ms=3)
+        axes.fill_between(list(errors), means - halves, means + halves, color=BLUE, alpha=0.2)
+        axes.plot(list(errors), means, "-o", color=BLUE, ms=4)
+        axes.set_xscale("log")
+        axes.set_xticks([1, 2, 4, 8, 20, 40], ["1", "2", "4", "8", "20", "40"])
+        axes.minorticks_off()
+        axes.set_xlabel("temperature")
+        axes.set_title(f"{units} units per layer")
+        low, high = axes.get_ylim()
+        axes.set_ylim(low, high)
+        if units == 30:
+            axes.axvspan(2.5, 4, color=ORANGE, alpha=0.2, lw=0)
+            axes.text(3.2, high, "the paper's\n2.5 to 4", ha="center", va="top", fontsize=8)
+    panels[0].set_ylabel("test errors")
+    return figure
+
+
+def shifts(plt: Any, mnist: Mnist) -> Any:
+    """Errors against the shift of the biases of classes that were never, or alone, seen."""
+    figure, panels = plt.subplots(1, 2, figsize=(WIDTH, 3.4))
+    students = [
+        ("distilled_model_wo3_800_20.pt", [3], +3.5, np.linspace(-1, 6, 281)),
+        ("distilled_model_only78_300_8.pt", [7, 8], -7.6, np.linspace(-12, 2, 281)),
+    ]
+    for axes, (file, group, paper, range_of_shifts) in zip(panels, students, strict=True):
+        model = load_model(MODELS / file)
+        test, training = mnist.test, mnist.training
+        cases = margins(logits_of(model, test.images), test.labels, group)
+        seen = margins(logits_of(model, training.images), training.labels, group)
+        share = torch.isin(training.labels, torch.tensor(group)).float().mean().item()
+        curves = [count(cases, test.labels, group, shift) for shift in range_of_shifts]
+        total, on_group = zip(*curves, strict=True)
+        name = "3s" if group == [3] else "7s and 8s"
+        axes.plot(range_of_shifts, total, color=BLUE, label="all digits")
+        axes.plot(range_of_shifts, on_group, color=RED, ls="--", label=f"on {name}")
+        marks = [
+            ("as learned", 0.0, BLACK, "-"),
+            (f"paper {paper:+}", paper, ORANGE, "-"),
+            ("best here", best_shift(cases), GREEN, ":"),
+            ("label-free", label_free_shift(seen.needed, share), PURPLE, "-."),
+        ]
+        for label, shift, colour, line in marks:
+            errors, _ = count(cases, test.labels, group, shift)
+            label = f"{label} ({shift:+.1f}): {errors:,}"
+            axes.axvline(shift, color=colour, ls=line, lw=1.2, label=label)
+        axes.set_ylim(0, 2.2 * total[np.abs(range_of_shifts).argmin()])
+        axes.set_xlabel(f"added to the bias of {'3' if group == [3] else '7 and 8'}")
+        axes.set_title("never saw a 3" if group == [3] else "saw 7s and 8s only")
+        axes.legend(fontsize=8, loc="upper center")
+    panels[0].set_ylabel("test errors")
+    return figure
+
+
+def dark_knowledge(plt: Any, mnist: Mnist) -> Any:
+    """Soft targets of the cumbersome net for the first test image of some digits."""
+    digits, heights = (2, 3, 4, 7), (1, 4, 20)
+    teacher = load_model(MODELS / "cumbersome_model_1200.pt")
+    figure, panels = plt.subplots(
+        len(digits), 4, figsize=(WIDTH, 5.6), width_ratios=(1, 2, 2, 2), squeeze=False
+    )
+    for row, digit in zip(panels, digits, strict=True):
+        image = mnist.test.images[mnist.test.labels == digit][:1]
+        row[0].imshow(image[0], cmap="gray_r")
+        row[0].axis("off")
+        for axes, temperature in zip(row[1:], heights, strict=True):
+            axes.bar(range(10), soft_targets(logits_of(teacher, image), temperature)[0], color=BLUE)
+            axes.set_yscale("log")
+            axes.set_ylim(1e-9 if temperature == 1 else 1e-4 if temperature == 4 else 1e-2, 2)
+            axes.set_xticks(range(10))
+            axes.tick_params(labelsize=8)
+    for axes, temperature in zip(panels[0, 1:], heights, strict=True):
+        axes.set_title(f"T = {temperature}")
+    panels[-1, 2].set_xlabel("class (probabilities on logarithmic scales)")
+    return figure
+
+
+def mistakes(plt: Any, mnist: Mnist) -> Any:
+    """Every test digit that the distilled net gets wrong."""
+    images, labels = mnist.test.images, mnist.test.labels
+    student, teacher = (
+        logits_of(load_model(MODELS / file), images).argmax(1)
+        for file in ("distilled_model_800_20.pt", "cumbersome_model_1200.pt")
+    )
+    wrong = (student != labels).nonzero().flatten().tolist()
+    columns = 14
+    rows = -(-len(wrong) // columns)
+    figure, panels = plt.subplots(rows, columns, figsize=(WIDTH, 0.78 * rows), squeeze=False)
+    for axes in panels.flat:
+        axes.axis("off")
+    for axes, case in zip(panels.flat, wrong, strict=False):
+        answer, truth, other = (int(values[case]) for values in (student, labels, teacher))
+        axes.imshow(images[case], cmap="gray_r")
+        colour = BLUE if other == truth else RED
+        axes.set_title(f"{answer} ({truth}) {other}", fontsize=8, color=colour, pad=2)
+    return figure
+
+
+def training(plt: Any, mnist: Mnist) -> Any:
+    """Test errors during training, of the checkpoints that saw all digits."""
+    figure, panels = plt.subplots(1, 2, figsize=(WIDTH, 3.0), sharey=True)
+    nets = [
+        (panels[0], "cumbersome_model_1200.pt", "cumbersome", BLUE, "-"),
+        (panels[1], "small_model_800.pt", "small 800, labels", RED, "--"),
+        (panels[1], "distilled_model_300_8.pt", "distilled 300, T = 8", ORANGE, "-."),
+        (panels[1], "distilled_model_800_20.pt", "distilled 800, T = 20", GREEN, "-"),
+        (panels[1], "distilled_model_wo3_300_8.pt", "without 3s 300, T = 8", PURPLE, ":"),
+        (panels[1], "distilled_model_wo3_800_20.pt", "without 3s 800, T = 20", BLACK, ":"),
+    ]
+    for axes, file, name, colour, line in nets:
+        history = [e for e in load_checkpoint(MODELS / file)["history"] if "errors" in e]
+        epochs, errors = zip(*((e["epoch"], e["errors"]) for e in history), strict=True)
+        axes.plot(epochs, errors, color=colour, ls=line, label=name)
+    for axes in panels:
+        axes.set_yscale("log")
+        axes.set_ylim(60, 1000)
+        ticks = [60, 80, 100, 150, 200, 400, 1000]
+        axes.set_yticks(ticks, [str(tick) for tick in ticks])
+        axes.minorticks_off()
+        axes.grid(axis="y", alpha=0.3)
+        axes.set_xlabel("epoch")
+        axes.legend(fontsize=8)
+    panels[0].set_ylabel("test errors (logarithmic)")
+    return figure
+
+
+def translations(plt: Any, mnist: Mnist) -> Any:
+    """Errors on the test images moved by 0 to 3 pixels: the student never saw one moved."""
+    found = json.loads(contents(RESULTS / "translated.json"))
+    figure, axes = plt.subplots(figsize=(WIDTH, 3.0))
+    nets = [
+        ("small_model", "small net, 800 units, labels", RED, "--s"),
+        ("distilled_model", "distilled, 800 units, T = 20: has seen no moved image", GREEN, "-o"),
+        ("cumbersome_model", "cumbersome net: moved images in training", BLUE, "-.D"),
+    ]
+    for start, name, colour, line in nets:
+        rows = [row["translated"] for row in found if Path(row["file"]).name.startswith(start)]
+        errors = np.array([[row[str(n)] for n in range(4)] for row in rows])
+        bar = {"capsize": 3, "color": colour, "ms": 5, "label": name}
+        axes.errorbar(range(4), errors.mean(0), yerr=errors.std(0, ddof=1), fmt=line, **bar)
+    axes.set_yscale("log")
+    ticks = [60, 100, 200, 500, 1000, 2000, 5000]
+    axes.set_yticks(ticks, [f"{tick:,}" for tick in ticks])
+    axes.minorticks_off()
+    axes.set_xticks(range(4))
+    axes.grid(axis="y", alpha=0.3)
+    axes.set_xlabel("pixels by which the test images are moved (mean of eight directions)")
+    axes.set_ylabel("test errors")
+    axes.legend(fontsize=9)
+    return figure
+
+
+DRAWINGS: dict[str, Callable[[Any, Mnist], Any]] = {
+    "claims": claims,
+    "temperatures": temperatures,
+    "shifts": shifts,
+    "dark_knowledge": dark_knowledge,
+    "mistakes": mistakes,
+    "training": training,
+    "translations": translations,
+}
+
+
+def main() -> None:
+    parser = Parser("python figures.py\n", description=__doc__)
+    data_flags(parser)
+    args = parser.parse_args()
+    plt = pyplot()
+    mnist = load_mnist(args.data_dir, args.data)
+    if mnist.name != "MNIST":
+        raise UserError("the figures are of MNIST's test images, not of the bundled sample")
+    FIGURES.mkdir(exist_ok=True)
+    for name, draw in DRAWINGS.items():
+        figure = draw(plt, mnist)
+        figure.savefig(FIGURES / f"{name}.png", metadata={"Software": None})
+        plt.close(figure)
+        print(f"figures/{name}.png")
+
+
+if __name__ == "__main__":
+    run_script(main)
