@@ -57,15 +57,14 @@ def claims() -> str:
             _row("by what is best on the test set", "", lines, "", "best", True),
             _row("without test labels", "", lines, "", "label_free", True),
         ]
-    for units, flags in FLAGS.items():
-        lines, student = read(f"only_7_8_{units}", keep="7 8"), STUDENTS[units]
-        command = f"`distillation_no_three.py --keep 7 8 --epochs 100`, {flags}"
-        rows += [
-            _row(f"C8: saw 7s and 8s only, {student}", "4,730", lines, command, "learned"),
-            _row("their biases lowered by 7.6", "1,320", lines, "", "paper"),
-            _row("by what is best on the test set", "", lines, "", "best"),
-            _row("without test labels", "", lines, "", "label_free"),
-        ]
+    lines, student = read("only_7_8_300", keep="7 8"), STUDENTS[300]
+    command = "`distillation_no_three.py --keep 7 8 --epochs 100`"
+    rows += [
+        _row(f"C8: saw 7s and 8s only, {student}", "4,730", lines, command, "learned"),
+        _row("their biases lowered by 7.6", "1,320", lines, "", "paper"),
+        _row("by what is best on the test set", "", lines, "", "best"),
+        _row("without test labels", "", lines, "", "label_free"),
+    ]
     header = ["", "paper", "seed 0", "mean ± standard deviation", "seeds", "command"]
     return table(header, rows)
 
@@ -188,15 +187,6 @@ def translated() -> str:
     return table(["moved by", "0 pixels", "1", "2", "3", "seeds"], rows)
 
 
-def paper_params() -> str:
-    """The cumbersome net by PaperParams in 300 epochs: each seed as it came."""
-    rows = [
-        [line["seed"], f"{int(line['errors']):,}", f"{float(line['loss']):.4f}"]
-        for line in read("cumbersome_paper")
-    ]
-    return table(["seed", "errors", "loss in training, last epoch"], rows)
-
-
 def validation(name: str, **errors: str) -> str:
     """What was tried on held-out cases: the hyperparameters that differ, and errors by seed.
 
@@ -226,7 +216,6 @@ TABLES = {
     "thirty": thirty,
     "omitted digits": omitted_digits,
     "translated": translated,
-    "paper params": paper_params,
     "validation cumbersome": partial(validation, "cumbersome", errors="errors"),
     "validation small": partial(validation, "small", errors="errors"),
     "validation distilled": partial(validation, "distilled", errors="errors"),

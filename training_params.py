@@ -412,6 +412,10 @@ def run_script(main: Callable[[], None]) -> NoReturn:
         sys.unraisablehook = unraisable
         for signum, handler in before.items():
             signal.signal(signum, handler)
+    if "RANK" in os.environ:  # of torchrun; gloo's threads now and then abort a process that ends
+        with suppress(OSError):
+            sys.stdout.flush()
+        os._exit(status)
     sys.exit(status)
 
 
