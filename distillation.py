@@ -20,19 +20,9 @@ from torch import Tensor, nn
 
 from dataset import Digits, Mnist
 from layers import SmallNet, StackedNet, init_weights, load_model, sha256
+from reporting import RESULTS, columns_of, versions
 from sweep import Job, Run, sweep
-from train import (
-    RESULTS,
-    Loss,
-    columns_of,
-    hard_loss,
-    logits_of,
-    measure,
-    prepare,
-    run,
-    train,
-    versions,
-)
+from train import Loss, hard_loss, logits_of, measure, prepare, run, train
 from training_params import Parser, UserError, add_flags, chosen_params, common_flags, run_script
 
 STACKED_UNITS = 100  # up to here a stack of students takes less time than one after the other

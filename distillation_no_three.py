@@ -13,8 +13,9 @@ from torch import Tensor
 from dataset import Mnist, filter_by_class
 from distillation import distillation_flags, distillation_setting, run_distillation
 from layers import RectifierNet, model_from
+from reporting import RESULTS, columns_of
 from sweep import Job, sweep
-from train import RESULTS, columns_of, logits_of, prepare
+from train import logits_of, prepare
 from training_params import Allowed, Parser, UserError, chosen_params, flag_type, run_script
 
 # [KD] s.3: the shift, chosen on the test set, and the errors (on 3s) as learned and with it, of a

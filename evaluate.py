@@ -14,7 +14,8 @@ from typing import Any
 
 from dataset import Digits, Mnist, load_mnist, translate
 from layers import RectifierNet, load_checkpoint, model_from, sha256
-from train import count_errors, measure, paper_errors
+from reporting import paper_errors
+from train import count_errors, measure
 from training_params import Parser, Pixels, UserError, data_flags, flag_type, run_script
 
 COLUMNS = "{:32} {:30} {:>10} {:>5} {:>7} {:>6}  {}"

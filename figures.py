@@ -79,7 +79,8 @@ def claims(plt: Any, mnist: Mnist) -> Any:
     axes.grid(axis="x", alpha=0.3)
     axes.set_xlabel("errors on the 10,000 test images (logarithmic)")
     handles, labels = axes.get_legend_handles_labels()
-    axes.legend(handles[:3], labels[:3], loc="upper right")
+    once = dict(zip(labels, handles, strict=True))
+    axes.legend(once.values(), once.keys(), loc="upper right")
     return figure
 
 
@@ -127,7 +128,7 @@ def shifts(plt: Any, mnist: Mnist) -> Any:
         axes.plot(range_of_shifts, on_group, color=RED, ls="--", label=f"on {name}")
         marks = [
             ("as learned", 0.0, BLACK, "-"),
-            (f"paper {paper:+}", paper, ORANGE, "-"),
+            ("the paper's", paper, ORANGE, "-"),
             ("best here", best_shift(cases), GREEN, ":"),
             ("label-free", label_free_shift(seen.needed, share), PURPLE, "-."),
         ]
@@ -138,7 +139,7 @@ def shifts(plt: Any, mnist: Mnist) -> Any:
         axes.set_ylim(0, 2.2 * total[np.abs(range_of_shifts).argmin()])
         axes.set_xlabel(f"added to the bias of {'3' if group == [3] else '7 and 8'}")
         axes.set_title("never saw a 3" if group == [3] else "saw 7s and 8s only")
-        axes.legend(fontsize=8, loc="upper center")
+        axes.legend(fontsize=8, loc="upper center", frameon=True, framealpha=1, edgecolor="white")
     panels[0].set_ylabel("test errors")
     return figure
 

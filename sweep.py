@@ -51,13 +51,7 @@ def sweep(
         output = args.output or f"{FOLDER}/{name(choices[0])}"
         work(_with(args, seed=args.seed[0], output=output), runs)
         return
-    if args.output and len(runs) > 1:
-        raise UserError(f"--output is for a single run, not for {len(runs)}: they go to {FOLDER}/")
-    path = Path(args.results or FOLDER / f"{Path(sys.argv[0]).stem}.csv")
-    if path.parent != FOLDER and not path.parent.is_dir():
-        raise UserError(f"cannot write {path}: there is no folder {path.parent}")
-    if args.output and os.path.abspath(path) == os.path.abspath(f"{args.output}.csv"):
-        raise UserError(f"--results {path} is for the history of {args.output}: choose another")
+    path = _results_path(args, len(runs))
     header = [*setting, *vars(choices[0]), "seed", *columns, "problem"]
     rank, world = _processes()
     # Of the first process: others may run on machines that have not this file.
@@ -85,6 +79,18 @@ def sweep(
         print(f"{len(runs)} runs in {path}")
     if world > 1:
         dist.destroy_process_group()
+
+
+def _results_path(args: Namespace, runs: int) -> Path:
+    """The CSV file for the lines. Raises UserError if it or the output cannot be what is asked."""
+    path = Path(args.results or FOLDER / f"{Path(sys.argv[0]).stem}.csv")
+    if args.output and runs > 1:
+        raise UserError(f"--output is for a single run, not for {runs}: they go to {FOLDER}/")
+    if path.parent != FOLDER and not path.parent.is_dir():
+        raise UserError(f"cannot write {path}: there is no folder {path.parent}")
+    if args.output and os.path.abspath(path) == os.path.abspath(f"{args.output}.csv"):
+        raise UserError(f"--results {path} is for the history of {args.output}: choose another")
+    return path
 
 
 def _results(

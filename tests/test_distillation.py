@@ -18,7 +18,8 @@ import distillation
 from dataset import pixels
 from distillation import distill, distill_together, distillation_loss, soft_targets
 from layers import ResumePoint, SmallNet, init_weights, load_checkpoint, load_model, save_model
-from train import Progress, count_errors, logits_of, train
+from reporting import Progress
+from train import count_errors, logits_of, train
 from training_params import LocalParams, UserError, default_params
 
 TEMPERATURES = [1.0, 2.7, 8.0, 20.0]

@@ -15,6 +15,7 @@ from common import ROOT, everything_in, same_weights, split_words
 import distillation
 import distillation_no_three
 import evaluate
+import reporting
 import train
 from layers import load_checkpoint, load_model
 from training_params import LocalParams
@@ -283,7 +284,7 @@ def test_telling_the_time_changes_nothing(call):
     [(0.2, "1 s"), (89, "89 s"), (91, "2 min"), (3000, "50 min"), (5500, "1.5 hours")],
 )
 def test_a_time_is_told_in_the_unit_that_suits_it(seconds, words):
-    assert train.in_words(seconds) == words
+    assert reporting.in_words(seconds) == words
 
 
 @pytest.mark.parametrize("variable", ["", "NO_COLOR", "TERM"])

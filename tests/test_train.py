@@ -32,14 +32,13 @@ from layers import (
     scale_weights,
     write_atomically,
 )
+from reporting import Progress, paper_errors
 from train import (
-    Progress,
     count_errors,
     hard_loss,
     logits_of,
     make_optimizer,
     measure,
-    paper_errors,
     schedule,
     set_schedule,
     train,

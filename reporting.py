@@ -1,0 +1,187 @@
+"""What a training tells: progress, first and last lines, its history, and its results by column."""
+
+import csv
+import io
+import os
+import platform
+import shlex
+import sys
+import time
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from layers import RectifierNet, ResumePoint
+from training_params import UserError
+
+
+class Progress:
+    """One progress bar, or a plain line at each evaluation where the output is no terminal.
+
+    `events` is a SummaryWriter of TensorBoard, or None.
+    """
+
+    def __init__(self, quiet: bool = False, errors: str = "test errors", events: Any = None):
+        self.quiet, self.name, self.events = quiet, errors, events
+        self.bar: tqdm | None = None
+
+    def start(self, epochs: int, batches: int, done: int) -> None:
+        self.epochs, self.done, self.started = epochs, done, time.perf_counter()
+        self.errors = ""
+        if not self.quiet and sys.stderr.isatty():
+            self.bar = tqdm(
+                total=epochs * batches,
+                initial=done * batches,
+                bar_format="{l_bar}{bar}| {elapsed}, {remaining} left{postfix}",
+                colour="green" if coloured(sys.stderr) else None,
+            )
+
+    def after_batch(self) -> None:
+        if self.bar:
+            self.bar.update()
+
+    def after_epoch(self, entry: dict[str, Any]) -> None:
+        if self.events:
+            for name in entry.keys() - {"epoch"}:
+                self.events.add_scalar(name, np.mean(entry[name]), entry["epoch"])
+            self.events.flush()
+        text = f"epoch {entry['epoch']}/{self.epochs}  loss {np.mean(entry['loss']):.4f}"
+        if "errors" in entry:
+            self.errors = f"  {self.name} {np.mean(entry['errors']):g}"
+        if self.bar:
+            self.bar.set_postfix_str(text + self.errors)
+        elif "errors" in entry and not self.quiet:
+            seconds = (time.perf_counter() - self.started) / (entry["epoch"] - self.done)
+            left = timedelta(seconds=round(seconds * (self.epochs - entry["epoch"])))
+            print(f"{text}{self.errors}  {left} left", flush=True)
+
+    def close(self) -> None:
+        if self.bar:
+            self.bar.close()
+        if self.events:
+            self.events.close()
+
+
+def coloured(stream: TextIO) -> bool:
+    """Whether to colour what goes to `stream`: a terminal, and nobody asked for none."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def event_writer(folder: str, output: Path, done: int) -> Any:
+    """A writer of TensorBoard events to a folder of its own in `folder`, after `done` epochs.
+
+    Raises UserError if tensorboard is not installed or the folder cannot be written to.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise UserError("--log needs TensorBoard: pip install tensorboard") from None
+    try:
+        return SummaryWriter(os.path.join(folder, output.stem), purge_step=done + 1)
+    except OSError as error:
+        raise UserError(f"cannot write to --log {folder}: {error.strerror}") from None
+
+
+def in_words(seconds: float) -> str:
+    for unit, length in (("hours", 3600), ("min", 60)):
+        if seconds > 1.5 * length:
+            return f"{seconds / length:.{1 if unit == 'hours' else 0}f} {unit}"
+    return f"{max(1, seconds):.0f} s"
+
+
+def announce(
+    model: RectifierNet, params: Any, settings: dict[str, Any], done: int, seconds: float
+) -> None:
+    """The first lines: what will be trained, on what, for how long, with which values."""
+    data, weights = settings["data_set"], sum(p.numel() for p in model.parameters())
+    device = next(model.parameters()).device.type
+    print(
+        f"Training {settings['architecture']} 784-{model.hidden_units}-{model.hidden_units}-10 "
+        f"({weights:,} weights) on {data['training_cases']:,} cases of {data['name']}, "
+        f"{device}, {torch.get_num_threads()} threads, {settings['precision']}, "
+        f"seed {settings['seed']}: about {in_words(seconds)}"
+    )
+    print("  " + " ".join(f"{name}={value}" for name, value in vars(params).items()))
+    if settings["teacher"]:
+        print(f"  on the soft targets of {settings['teacher']['file']}")
+    if done:
+        print(f"  going on after epoch {done} of {params.epochs}")
+
+
+def versions() -> dict[str, Any]:
+    """What, beside command and seed, bit-identical weights depend on."""
+    return {
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+        "machine": f"{platform.system()} {platform.machine()}",
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def command_line(script: str) -> str:
+    """The command that was given, less --resume and --quiet, which change nothing in the result."""
+    words = [word for word in sys.argv[1:] if word not in ("--resume", "--quiet")]
+    return shlex.join(["python", script, *words])
+
+
+def history_lines(history: list[dict[str, Any]]) -> bytes:
+    """The history as a CSV file: epoch, loss, rate, and errors where they were counted."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, ["epoch", "loss", "rate", "errors"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    return text.getvalue().encode()
+
+
+RESULTS = ("errors", "cases", "errors_per_digit", "loss", "threads", "torch")
+
+
+def columns_of(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """The `RESULTS` of a run, as its line in a CSV file has them."""
+    result, versions = checkpoint["result"], checkpoint["versions"]
+    return {
+        "errors": result["errors"],
+        "cases": result["cases"],
+        "errors_per_digit": " ".join(map(str, result["errors_per_digit"])),
+        "loss": checkpoint["history"][-1]["loss"],
+        "threads": versions["threads"],
+        "torch": versions["torch"],
+    }
+
+
+def paper_errors(record: dict[str, Any]) -> int | None:
+    """The paper's errors of 10,000 ([KD] s.3) for a net like that of `record`, if it has one."""
+    params, data = record.get("parameters", {}), record.get("data_set", {})
+    if data.get("name") != "MNIST" or data.get("digits") != list(range(10)):
+        return None
+    regular = any(params.get(p) for p in ("dropout_visible", "dropout_hidden", "jitter"))
+    return {
+        (1200, None, True): 67,  # the cumbersome net
+        (800, None, False): 146,  # the small net
+        (800, 20.0, False): 74,  # the distilled net
+    }.get((record["hidden_units"], params.get("temperature"), regular))
+
+
+def report(record: dict[str, Any], output: Path) -> None:
+    """The last lines: what was learned, next to the paper's number, and where it was saved."""
+    result, paper, data = record["result"], paper_errors(record), record["data_set"]["name"]
+    beside = f" (the paper: {paper})" if paper else ""
+    found = f"{result['errors']} errors on {result['cases']:,} cases of {data}"
+    if coloured(sys.stdout):
+        found = f"\033[1m{found}\033[0m"
+    print(f"{found}{beside} after epoch {record['parameters']['epochs']}. Saved in {output}")
+    if result["errors"] > 0.8 * result["cases"] and len(record["data_set"]["digits"]) == 10:
+        print("This net never left chance: try more --epochs, another --seed or a lower rate.")
+
+
+def say_how_to_go_on(resume_point: ResumePoint) -> None:
+    again = f"Go on with: {command_line(sys.argv[0])} --resume"
+    with suppress(OSError):  # of a reader that has gone
+        print("Stopped.", again if resume_point.path.exists() else "Nothing was kept.")
