@@ -88,7 +88,7 @@ def temperatures(plt: Any, mnist: Mnist) -> Any:
     """Errors against temperature: each seed, their mean and its 95 % confidence band."""
     figure, panels = plt.subplots(1, 3, figsize=(WIDTH, 3.0))
     for axes, units in zip(panels, (30, 300, 800), strict=True):
-        errors = by_temperature(units)
+        errors = by_temperature(f"distilled_{units}")
         means, halves = np.array([interval(found) for found in errors.values()]).T
         for temperature, found in errors.items():
             axes.plot([temperature] * len(found), found, "o", color=SKY, ms=3)

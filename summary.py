@@ -67,9 +67,9 @@ def interval(differences: Sequence[float], comparisons: int = 1) -> tuple[float,
     return statistics.mean(differences), quantile * error
 
 
-def by_temperature(units: int) -> dict[float, list[float]]:
-    """Errors with each temperature, in the order of their seeds."""
+def by_temperature(name: str) -> dict[float, list[float]]:
+    """Errors of the runs in results/`name`.csv with each temperature, in the order of seeds."""
     found: dict[float, list[float]] = {}
-    for line in read(f"distilled_{units}"):
+    for line in read(name):
         found.setdefault(float(line["temperature"]), []).append(float(line["errors"]))
     return dict(sorted(found.items()))
