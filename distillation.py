@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from dataset import Digits, Mnist
 from layers import SmallNet, StackedNet, init_weights, load_model, sha256
-from reporting import RESULTS, columns_of, versions
-from sweep import Job, Run, sweep
+from reporting import RESULT_COLUMNS, columns_of, versions
+from sweep import Job, Run, beside, sweep
 from train import Loss, hard_loss, logits_of, measure, prepare, run, train
 from training_params import Parser, UserError, add_flags, chosen_params, common_flags, run_script
 
@@ -134,8 +134,7 @@ def run_distillation(
     transfer_set: Digits,
 ) -> dict[str, Any]:
     """Distil the net in `args.teacher`, save the student under `args.output`; its checkpoint."""
-    beside = [f"{args.output}{suffix}" for suffix in ("", ".lock", ".resume", ".csv")]
-    if os.path.realpath(args.teacher) in map(os.path.realpath, beside):
+    if os.path.realpath(args.teacher) in beside(args.output):
         raise UserError(f"--output {args.output} would replace the teacher: choose another")
     teacher = load_model(args.teacher).to(device)
     origin = {"file": args.teacher.name, "sha256": sha256(args.teacher)}
@@ -149,6 +148,7 @@ def group_small(runs: list[Run]) -> list[Job]:
 
     For `distill_together`: in a job there is each of its temperatures with each of its seeds.
     """
+    alone = ("hard_weight", "max_squared_length", "dropout_visible", "dropout_hidden")
     seeds: dict[tuple, list[int]] = {}  # that each setting is to be run with
     for params, seed in runs:
         seeds.setdefault(tuple(vars(params).items()), []).append(seed)
@@ -156,7 +156,8 @@ def group_small(runs: list[Run]) -> list[Job]:
     for place, (params, seed) in enumerate(runs):
         values = vars(params)
         alike = *(v for k, v in values.items() if k != "temperature"), *seeds[(*values.items(),)]
-        stacked = params.hidden_units <= STACKED_UNITS and not params.hard_weight
+        small = params.hidden_units <= STACKED_UNITS
+        stacked = small and not any(values[name] for name in alone)
         jobs.setdefault(alike if stacked else (place,), []).append(Run(params, seed))
     return list(jobs.values())
 
@@ -214,7 +215,8 @@ def main() -> None:
         return f"distilled_model_{params.hidden_units}_{params.temperature:g}.pt"
 
     setting = distillation_setting(args, mnist)
-    sweep(args, choices, setting, name, RESULTS, work, group_small)
+    grouped = {} if args.log else {"group": group_small}  # a stack has no events
+    sweep(args, choices, setting, name, RESULT_COLUMNS, work, **grouped)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Distil without ever showing a 3: `python distillation_no_three.py`.
 
 [KD] s.3: all 3s are left out of the transfer set, so that to the student "the 3 is a mythical digit
-that it has never seen". Most of its errors on 3s come from a bias for that class that is too low,
-and go when the bias is raised. `--keep 7 8` leaves out everything but 7s and 8s.
+that it has never seen". Most of its errors on 3s go when the bias of that class is raised.
+`--keep 7 8` leaves out everything but 7s and 8s.
 """
 
 from typing import Annotated, Any, NamedTuple
@@ -13,7 +13,7 @@ from torch import Tensor
 from dataset import Mnist, filter_by_class
 from distillation import distillation_flags, distillation_setting, run_distillation
 from layers import RectifierNet, model_from
-from reporting import RESULTS, columns_of
+from reporting import RESULT_COLUMNS, columns_of
 from sweep import Job, sweep
 from train import logits_of, prepare
 from training_params import Allowed, Parser, UserError, chosen_params, flag_type, run_script
@@ -100,7 +100,8 @@ def report_shifts(
     seen = margins(logits_of(student, training.images), training.labels, group)
     share = torch.isin(training.labels, torch.tensor(group)).float().mean().item()
     chosen_on = "held-out" if mnist.name.endswith("validation") else "test"
-    rows += [
+    rows = [
+        *rows,
         ("best", f"best on the {chosen_on} set, as [KD] chose it", best_shift(cases), ""),
         (
             "label_free",
@@ -174,7 +175,7 @@ def main() -> None:
         return f"distilled_model_{which}_{params.hidden_units}_{params.temperature:g}.pt"
 
     setting = distillation_setting(args, mnist) | {kind: " ".join(map(str, digits))}
-    sweep(args, choices, setting, name, [*RESULTS, *COLUMNS, "biases"], work)
+    sweep(args, choices, setting, name, [*RESULT_COLUMNS, *COLUMNS, "biases"], work)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ COLUMNS = "{:32} {:30} {:>10} {:>5} {:>7} {:>6}  {}"
 
 EXAMPLES = """\
 python evaluate.py runs/my_teacher.pt
-python evaluate.py --translate 1 2 3
+python evaluate.py runs/my_teacher.pt --translate 1 2 3
 python evaluate.py --verify  # compare with what is recorded
 """
 
@@ -126,15 +126,18 @@ def main() -> None:
         nargs="+",
         default=[],
         metavar="PIXELS",
-        help="also count errors on test images moved by so many pixels",
+        help="also count errors on test images moved by so many pixels; after the checkpoints",
     )
     data_flags(parser)
     args = parser.parse_args()
+    if args.verify and args.translate:
+        raise UserError("--verify is of the images as they are: give it without --translate")
     paths = args.checkpoints or sorted(Path(__file__).parent.glob("models/*.pt"))
     if not paths:
         raise UserError("there is no checkpoint in models/: name one, or train one with train.py")
     mnist = load_mnist(args.data_dir, args.data)
-    rows = [evaluate(path, mnist, args.translate) for path in paths]
+    distances = list(dict.fromkeys(args.translate))
+    rows = [evaluate(path, mnist, distances) for path in paths]
     if args.json:
         print(json.dumps(rows, indent=1))
         return
@@ -144,8 +147,8 @@ def main() -> None:
     if mnist.name == "sample":
         print("They are of MNIST's training images: a net trained on MNIST has seen them.")
     print_table(rows)
-    if args.translate:
-        print_translated(rows, args.translate)
+    if distances:
+        print_translated(rows, distances)
 
 
 if __name__ == "__main__":

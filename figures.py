@@ -1,9 +1,7 @@
 """Draw the figures of the README from results/ and models/ into figures/: `python figures.py`."""
 
-import json
 import statistics
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,16 +11,15 @@ from dataset import Mnist, load_mnist
 from distillation import soft_targets
 from distillation_no_three import best_shift, count, label_free_shift, margins
 from layers import load_checkpoint, load_model
-from summary import RESULTS, by_temperature, contents, interval, numbers, read
+from summary import by_temperature, interval, made_of_results, numbers, read, translated
 from tables import HERE, MODELS
 from train import logits_of
 from training_params import Parser, UserError, data_flags, run_script
 
 FIGURES = HERE / "figures"
 # Okabe and Ito's colours, which the colour-blind can tell apart.
-BLACK, ORANGE, SKY, GREEN, BLUE, RED, PURPLE = (
-    *("#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7"),
-)
+BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
+BLUE, RED, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
 STYLE = {
     "figure.facecolor": "white",  # opaque, so that it can be read on a dark page too
     "figure.constrained_layout.use": True,
@@ -89,9 +86,9 @@ def temperatures(plt: Any, mnist: Mnist) -> Any:
     figure, panels = plt.subplots(1, 3, figsize=(WIDTH, 3.0))
     for axes, units in zip(panels, (30, 300, 800), strict=True):
         errors = by_temperature(f"distilled_{units}")
-        means, halves = np.array([interval(found) for found in errors.values()]).T
+        means, halves = np.array([interval([*found.values()]) for found in errors.values()]).T
         for temperature, found in errors.items():
-            axes.plot([temperature] * len(found), found, "o", color=SKY, ms=3)
+            axes.plot([temperature] * len(found), [*found.values()], "o", color=SKY, ms=3)
         axes.fill_between(list(errors), means - halves, means + halves, color=BLUE, alpha=0.2)
         axes.plot(list(errors), means, "-o", color=BLUE, ms=4)
         axes.set_xscale("log")
@@ -130,7 +127,7 @@ def shifts(plt: Any, mnist: Mnist) -> Any:
             ("as learned", 0.0, BLACK, "-"),
             ("the paper's", paper, ORANGE, "-"),
             ("best here", best_shift(cases), GREEN, ":"),
-            ("label-free", label_free_shift(seen.needed, share), PURPLE, "-."),
+            ("by class frequency", label_free_shift(seen.needed, share), PURPLE, "-."),
         ]
         for label, shift, colour, line in marks:
             errors, _ = count(cases, test.labels, group, shift)
@@ -189,7 +186,7 @@ def mistakes(plt: Any, mnist: Mnist) -> Any:
 
 
 def training(plt: Any, mnist: Mnist) -> Any:
-    """Test errors during training, of the checkpoints that saw all digits."""
+    """Test errors during training, of the checkpoints that saw nine or all digits."""
     figure, panels = plt.subplots(1, 2, figsize=(WIDTH, 3.0), sharey=True)
     nets = [
         (panels[0], "cumbersome_model_1200.pt", "cumbersome", BLUE, "-"),
@@ -218,7 +215,6 @@ def training(plt: Any, mnist: Mnist) -> Any:
 
 def translations(plt: Any, mnist: Mnist) -> Any:
     """Errors on the test images moved by 0 to 3 pixels: the student never saw one moved."""
-    found = json.loads(contents(RESULTS / "translated.json"))
     figure, axes = plt.subplots(figsize=(WIDTH, 3.0))
     nets = [
         ("small_model", "small net, 800 units, labels", RED, "--s"),
@@ -226,8 +222,7 @@ def translations(plt: Any, mnist: Mnist) -> Any:
         ("cumbersome_model", "cumbersome net: moved images in training", BLUE, "-.D"),
     ]
     for start, name, colour, line in nets:
-        rows = [row["translated"] for row in found if Path(row["file"]).name.startswith(start)]
-        errors = np.array([[row[str(n)] for n in range(4)] for row in rows])
+        errors = np.array(translated(start))
         bar = {"capsize": 3, "color": colour, "ms": 5, "label": name}
         axes.errorbar(range(4), errors.mean(0), yerr=errors.std(0, ddof=1), fmt=line, **bar)
     axes.set_yscale("log")
@@ -263,7 +258,8 @@ def main() -> None:
         raise UserError("the figures are of MNIST's test images, not of the bundled sample")
     FIGURES.mkdir(exist_ok=True)
     for name, draw in DRAWINGS.items():
-        figure = draw(plt, mnist)
+        with made_of_results(f"figures/{name}.png"):
+            figure = draw(plt, mnist)
         figure.savefig(FIGURES / f"{name}.png", metadata={"Software": None})
         plt.close(figure)
         print(f"figures/{name}.png")

@@ -81,6 +81,8 @@ def event_writer(folder: str, output: Path, done: int) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise UserError("--log needs TensorBoard: pip install tensorboard") from None
+    except Exception as error:  # as of packages that do not go together
+        raise UserError(f"--log: TensorBoard cannot be imported: {error}") from None
     try:
         return SummaryWriter(os.path.join(folder, output.stem), purge_step=done + 1)
     except OSError as error:
@@ -140,11 +142,11 @@ def history_lines(history: list[dict[str, Any]]) -> bytes:
     return text.getvalue().encode()
 
 
-RESULTS = ("errors", "cases", "errors_per_digit", "loss", "threads", "torch")
+RESULT_COLUMNS = ("errors", "cases", "errors_per_digit", "loss", "threads", "torch")
 
 
 def columns_of(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """The `RESULTS` of a run, as its line in a CSV file has them."""
+    """The `RESULT_COLUMNS` of a run, as its line in a CSV file has them."""
     result, versions = checkpoint["result"], checkpoint["versions"]
     return {
         "errors": result["errors"],

@@ -47,6 +47,8 @@ def sweep(
     hyperparameters and seed, and below `columns` what `work` returned.
     """
     runs = [Run(params, seed) for params in choices for seed in args.seed]
+    if len({str(run) for run in runs}) < len(runs):
+        raise UserError("the same run twice: give each value and each seed once")
     if len(runs) == 1 and not args.results:
         output = args.output or f"{FOLDER}/{name(choices[0])}"
         work(_with(args, seed=args.seed[0], output=output), runs)
@@ -88,8 +90,10 @@ def _results_path(args: Namespace, runs: int) -> Path:
         raise UserError(f"--output is for a single run, not for {runs}: they go to {FOLDER}/")
     if path.parent != FOLDER and not path.parent.is_dir():
         raise UserError(f"cannot write {path}: there is no folder {path.parent}")
-    if args.output and os.path.abspath(path) == os.path.abspath(f"{args.output}.csv"):
-        raise UserError(f"--results {path} is for the history of {args.output}: choose another")
+    if path.suffix in (".pt", ".lock", ".resume") or path.name.endswith(".pt.csv"):
+        raise UserError(f"--results {path} has the name of what a run writes: choose another")
+    if args.output and os.path.realpath(path) in beside(args.output):
+        raise UserError(f"--results {path} belongs to --output {args.output}: choose another")
     return path
 
 
@@ -114,6 +118,11 @@ def _results(
         return [{"problem": str(error)} for _ in job]
 
 
+def beside(output: str | Path) -> list[str]:
+    """The real paths of a checkpoint and of all that a run writes beside it."""
+    return [os.path.realpath(f"{output}{suffix}") for suffix in ("", ".csv", ".lock", ".resume")]
+
+
 def make_folder(path: Path) -> None:
     """Make runs/, if `path` lies there: at the first write, so that bad input leaves nothing."""
     try:
@@ -135,15 +144,20 @@ def _text(line: dict[str, Any]) -> set[tuple[str, str]]:
 def _finished(path: Path, header: list[str]) -> list[dict[str, str]]:
     """The lines in the file. Raises UserError if it holds something else."""
     try:
-        with open(path, newline="") as file:
-            reader = csv.DictReader(file)
-            if reader.fieldnames and reader.fieldnames != header:
-                raise UserError(f"{path} holds other columns: choose another --results")
-            return list(reader)
+        with open(path, newline="", encoding="utf-8") as file:
+            text = file.read()
+        reader = csv.DictReader(io.StringIO(text))
+        lines = list(reader)
     except FileNotFoundError:
         return []
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"cannot read {path}: {error}") from None
+    if reader.fieldnames and reader.fieldnames != header:
+        raise UserError(f"{path} holds other columns: choose another --results")
+    cut = text and not text.endswith("\n")
+    if cut or any(None in (*line, *line.values()) for line in lines):
+        raise UserError(f"{path} has a damaged line, as a rule the last: delete it")
+    return lines
 
 
 def _append(path: Path, header: list[str], line: dict[str, Any]) -> None:
@@ -152,7 +166,7 @@ def _append(path: Path, header: list[str], line: dict[str, Any]) -> None:
     writer = csv.DictWriter(text, header, lineterminator="\n")
     make_folder(path)
     try:
-        with open(path, "a", newline="") as file:
+        with open(path, "a", newline="", encoding="utf-8") as file:
             if file.tell() == 0:
                 writer.writeheader()
             writer.writerow(line)

@@ -3,7 +3,6 @@
 They come from the runs in results/ and the checkpoints in models/; text around them stays.
 """
 
-import json
 import math
 import re
 import statistics
@@ -16,7 +15,18 @@ from typing import Any
 import numpy as np
 
 from layers import load_checkpoint, replace_file, sha256
-from summary import RESULTS, Line, by_temperature, contents, interval, numbers, read, spread
+from summary import (
+    Line,
+    by_temperature,
+    contents,
+    interval,
+    made_of_results,
+    numbers,
+    paired,
+    read,
+    spread,
+    translated,
+)
 from training_params import Parser, UserError, run_script
 
 HERE = Path(__file__).parent
@@ -55,7 +65,7 @@ def claims() -> str:
             _row(f"C6: never saw a 3, {student}", "206 (133)", lines, command, "learned", True),
             _row("C7: its bias raised by 3.5", "109 (14)", lines, "", "paper", True),
             _row("by what is best on the test set", "", lines, "", "best", True),
-            _row("without test labels", "", lines, "", "label_free", True),
+            _row("by class frequencies, without test labels", "", lines, "", "label_free", True),
         ]
     lines, student = read("only_7_8_300", keep="7 8"), STUDENTS[300]
     command = "`distillation_no_three.py --keep 7 8 --epochs 100`"
@@ -63,7 +73,7 @@ def claims() -> str:
         _row(f"C8: saw 7s and 8s only, {student}", "4,730", lines, command, "learned"),
         _row("their biases lowered by 7.6", "1,320", lines, "", "paper"),
         _row("by what is best on the test set", "", lines, "", "best"),
-        _row("without test labels", "", lines, "", "label_free"),
+        _row("by class frequencies, without test labels", "", lines, "", "label_free"),
     ]
     header = ["", "paper", "seed 0", "mean ± standard deviation", "seeds", "command"]
     return table(header, rows)
@@ -107,7 +117,13 @@ def biases() -> str:
                 f"{np.mean(numbers(lines, 'label_free_shift')):+.2f}",
             ]
         )
-    header = ["", "bias of the 3", "the others: mean (of each)", "best shift", "label-free shift"]
+    header = [
+        "",
+        "bias of the 3",
+        "the others: mean (of each)",
+        "best shift",
+        "shift by class frequency",
+    ]
     return table(header, rows)
 
 
@@ -116,44 +132,44 @@ def temperatures() -> str:
     found = {units: by_temperature(f"distilled_{units}") for units in (30, 300, 800)}
     rows = []
     for temperature in sorted({t for errors in found.values() for t in errors}):
-        cells = [errors.get(temperature) for errors in found.values()]
+        cells = [list(errors.get(temperature, {}).values()) for errors in found.values()]
         rows.append([f"{temperature:g}", *(f"{spread(e)} [{len(e)}]" if e else "" for e in cells)])
     return table(["T", *(f"{units} units" for units in found)], rows)
 
 
 def similar() -> str:
-    """C4: does the temperature matter more than the seed, from 8 on?"""
+    """C4: does the temperature matter, from 8 on, more than chance would have it?
+
+    Each seed's mean over the temperatures is taken off, as all temperatures have the same seeds.
+    """
     rows = []
     for units in (300, 800):
         errors = {t: e for t, e in by_temperature(f"distilled_{units}").items() if t >= 8}
-        means = [statistics.mean(e) for e in errors.values()]
-        within = math.sqrt(statistics.mean(statistics.variance(e) for e in errors.values()))
-        rows.append(
-            [
-                f"{units}",
-                ", ".join(f"{t:g}" for t in errors),
-                f"{min(means):.1f} to {max(means):.1f}",
-                f"{statistics.stdev(means):.1f}",
-                f"{within:.1f}",
-                f"{within / math.sqrt(min(map(len, errors.values()))):.1f}",
-            ]
-        )
-    header = ["units", "T", "means", "their deviation", "deviation over seeds", "chance alone"]
+        found = paired(errors)
+        means, (temperatures, seeds) = found.mean(axis=1), found.shape
+        rest = found - found.mean(axis=0) - means[:, None] + found.mean()
+        chance = math.sqrt((rest**2).sum() / (temperatures - 1) / (seeds - 1) / seeds)
+        rows.append([units, ", ".join(f"{t:g}" for t in errors), seeds])
+        rows[-1] += [f"{means.min():.1f} to {means.max():.1f}"]
+        rows[-1] += [f"{means.std(ddof=1):.1f}", f"{chance:.1f}"]
+    header = ["units", "T", "seeds", "mean errors", "their deviation over T", "by chance alone"]
     return table(header, rows)
 
 
 def thirty() -> str:
     """C5: errors at each other temperature less those at 2.5 to 4, paired over the seeds."""
-    lengths = {"60 epochs": "distilled_30", "20 epochs": "distilled_30_20_epochs"}
-    columns = []
-    for name in lengths.values():
+    rows: dict[float, list[str]] = {}
+    for name in ("distilled_30", "distilled_30_20_epochs"):
         errors = by_temperature(name)
-        good = np.mean([errors[t] for t in GOOD_FOR_30], axis=0)
-        others = [t for t in errors if t not in GOOD_FOR_30]
-        found = [interval(list(np.array(errors[t]) - good), len(others)) for t in others]
-        columns.append([f"{m:+.1f} ({m - half:+.1f} to {m + half:+.1f})" for m, half in found])
-    rows = [[f"{t:g}", *cells] for t, *cells in zip(others, *columns, strict=True)]
-    return table(["T", *(f"after {length} (interval)" for length in lengths)], rows)
+        found = dict(zip(errors, paired(errors), strict=True))
+        good = np.mean([found[t] for t in GOOD_FOR_30], axis=0)
+        others = [t for t in found if t not in GOOD_FOR_30]
+        for t in others:
+            mean, half = interval(list(found[t] - good), len(others))
+            cell = f"{mean:+.1f} ({mean - half:+.1f} to {mean + half:+.1f})"
+            rows.setdefault(t, []).append(cell)
+    header = ["T", "after 60 epochs (interval)", "after 20 epochs (interval)"]
+    return table(header, [[f"{t:g}", *cells] for t, cells in rows.items()])
 
 
 def omitted_digits() -> str:
@@ -171,19 +187,17 @@ def omitted_digits() -> str:
     return table(header, rows)
 
 
-def translated() -> str:
+def translations() -> str:
     """C3': mean errors on the test images as they are and moved by 1, 2 and 3 pixels."""
-    found = json.loads(contents(RESULTS / "translated.json"))
-    kinds = {
-        "cumbersome net, trained on jittered images": "cumbersome",
-        "distilled, 800 units, T = 20": "distilled",
-        "small net, 800 units": "small",
+    nets = {
+        "cumbersome net, trained on jittered images": "cumbersome_",
+        "distilled, 800 units, T = 20": "distilled_",
+        "small net, 800 units": "small_",
     }
     rows = []
-    for name, start in kinds.items():
-        nets = [row for row in found if Path(row["file"]).name.startswith(start)]
-        distances = [spread([n["translated"][str(d)] for n in nets]) for d in range(4)]
-        rows.append([name, *distances, str(len(nets))])
+    for name, start in nets.items():
+        found = translated(start)
+        rows.append([name, *map(spread, zip(*found, strict=True)), len(found)])
     return table(["moved by", "0 pixels", "1", "2", "3", "seeds"], rows)
 
 
@@ -215,7 +229,7 @@ TABLES = {
     "similar": similar,
     "thirty": thirty,
     "omitted digits": omitted_digits,
-    "translated": translated,
+    "translated": translations,
     "validation cumbersome": partial(validation, "cumbersome", errors="errors"),
     "validation small": partial(validation, "small", errors="errors"),
     "validation distilled": partial(validation, "distilled", errors="errors"),
@@ -232,14 +246,19 @@ TABLES = {
 def rewritten(text: str) -> str:
     """The README `text` with every table between its marks as results/ has it now.
 
-    Raises UserError for a mark without a table, and for a table without marks.
+    Raises UserError if a table has no place of its own, or if results/ lacks what it needs.
     """
-    for name, make in TABLES.items():
-        marks = re.compile(rf"(<!-- {name} -->\n).*?(\n<!-- end -->)", re.DOTALL)
-        if len(marks.findall(text)) != 1:
+    places = {
+        name: re.compile(rf"(<!-- {name} -->\n)(?:(?!<!--).)*(<!-- end -->)", re.DOTALL)
+        for name in TABLES
+    }
+    for name, place in places.items():
+        if len(place.findall(text)) != 1:
             raise UserError(f"{README} has no place, or several, for the table {name!r}")
-        content = make()
-        text = marks.sub(lambda found, content=content: found[1] + content + found[2], text)
+    for name, place in places.items():
+        with made_of_results(f"the table {name!r}"):
+            content = TABLES[name]()
+        text = place.sub(lambda found, content=content: f"{found[1]}{content}\n{found[2]}", text)
     return text
 
 
@@ -269,7 +288,9 @@ def models_page() -> str:
 
 def main() -> None:
     Parser("python tables.py\n", description=__doc__).parse_args()
-    pages = {README: rewritten(contents(README)), MODELS / "README.md": models_page()}
+    pages = {README: rewritten(contents(README))}
+    with made_of_results("models/README.md"):
+        pages[MODELS / "README.md"] = models_page()
     for path, text in pages.items():
         replace_file(path, text.encode())
         print(f"wrote {path.relative_to(HERE)}")

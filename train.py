@@ -33,7 +33,7 @@ from layers import (
     scale_weights,
 )
 from reporting import (
-    RESULTS,
+    RESULT_COLUMNS,
     Progress,
     announce,
     columns_of,
@@ -157,7 +157,7 @@ def train(
     seed: int | Sequence[int] = 0,
     precision: str = "fp32",
     resume_point: ResumePoint | None = None,
-    progress: "Progress | None" = None,
+    progress: Progress | None = None,
 ) -> list[dict[str, Any]]:
     """Train `model` in place, from its present weights; returns the history, a dict an epoch.
 
@@ -311,7 +311,7 @@ def run(
             )
         init_weights(model, params.init_std, args.seed)
         done = resume_point.load() if args.resume else 0
-        events = event_writer(args.log, output, done) if args.log else None
+        events = event_writer(args.log, output, done) if args.log is not None else None
         if not args.quiet:
             epoch = seconds_per_epoch(model, training_set, params, args.precision)
             announce(model, params, settings, done, epoch * (params.epochs - done))
@@ -403,7 +403,7 @@ def main() -> None:
         return f"{args.model}_model_{params.hidden_units}.pt"
 
     setting = {"data": mnist.name, "precision": args.precision, "model": args.model}
-    sweep(args, choices, setting, name, RESULTS, work)
+    sweep(args, choices, setting, name, RESULT_COLUMNS, work)
 
 
 if __name__ == "__main__":

@@ -162,6 +162,40 @@ def test_only_students_with_each_temperature_and_each_seed_form_a_job():
     assert group_small(hard) == [[hard[0]], [hard[1]]]
 
 
+@pytest.mark.parametrize("flag", ["max-squared-length 15", "dropout-hidden 0.1", "hard-weight 0.1"])
+def test_what_a_stack_cannot_do_is_done_one_by_one(call, teacher, flag):
+    words = f"--teacher {teacher} --hidden-units 5 {QUICK} --seed 0 1 --{flag}"
+    call(distillation, words)
+    assert len(lines_of("runs/distillation.csv")) == 2
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--seed 1 1",
+        "--learning-rate 0.1 0.1",
+        "--results net.pt --output net.pt",
+        "--results net.csv --output net",
+        "--results runs/net.pt",
+        "--results net.pt.resume",
+    ],
+)
+def test_runs_given_twice_and_results_that_are_outputs_are_refused(stops, tmp_path, words):
+    stop = stops(train, SMALL, words)
+    assert (stop.status, len(stop.err.splitlines())) == (2, 1)
+    assert everything_in(tmp_path / "here") == {}
+
+
+def test_a_file_of_results_with_a_cut_line_is_not_added_to(stops, call):
+    call(train, SMALL, "--results lines.csv")
+    whole = Path("lines.csv").read_text()
+    for damaged in (whole[:-1], whole[:-9] + "\n", whole[:-1] + ",more\n"):
+        Path("lines.csv").write_text(damaged)
+        stop = stops(train, SMALL, "--seed 1 --results lines.csv")
+        assert (stop.status, len(stop.err.splitlines())) == (2, 1)
+        assert Path("lines.csv").read_text() == damaged
+
+
 def test_two_processes_share_the_runs_out(tmp_path):
     words = f"train.py {SMALL} --data sample --seed 0 1 2 --results {tmp_path}/lines.csv"
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]

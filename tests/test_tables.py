@@ -18,7 +18,6 @@ def results(monkeypatch, tmp_path):
     copy = tmp_path / "results"
     shutil.copytree(ROOT / "results", copy)
     monkeypatch.setattr(summary, "RESULTS", copy)
-    monkeypatch.setattr(tables, "RESULTS", copy)
     return copy
 
 
@@ -52,14 +51,60 @@ def test_another_result_makes_another_table(results):
     assert after != before
 
 
+HEADER = "data,temperature,epochs,seed,errors,problem"
+
+
+def write_runs(results, *lines):
+    (results / "some.csv").write_text("\n".join([HEADER, *lines]) + "\n")
+
+
 def test_runs_are_in_the_order_of_their_seeds_and_failed_ones_left_out(results):
-    (results / "some.csv").write_text("seed,errors,problem\n10,3,\n9,2,\n1,,loss is not finite\n")
+    write_runs(results, "MNIST,1,5,10,3,", "MNIST,1,5,9,2,", "MNIST,1,5,1,,loss is not finite")
     assert [line["seed"] for line in summary.read("some")] == ["9", "10"]
     assert summary.numbers(summary.read("some", seed="10"), "errors") == [3]
     with pytest.raises(UserError, match="some"):
         summary.read("some", seed="1")
     with pytest.raises(UserError, match="missing"):
         summary.read("missing")
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        ("sample,1,5,1,3,", "sample"),
+        ("MNIST,1,6,1,3,", "epochs"),
+        ("MNIST,1,5,0,3,", "twice"),
+        ("MNIST,1,5", "damaged"),
+        ("MNIST,1,5,1,3,,7", "damaged"),
+    ],
+)
+def test_runs_that_do_not_belong_together_are_not_averaged(results, line, named):
+    write_runs(results, "MNIST,1,5,0,3,", line)
+    with pytest.raises(UserError, match=named):
+        summary.read("some")
+
+
+def test_errors_are_paired_by_seed(results):
+    runs = [(1, 7, 30), (1, 8, 40), (2, 8, 44), (2, 9, 99), (2, 7, 33)]
+    write_runs(results, *(f"MNIST,{t},5,{seed},{errors}," for t, seed, errors in runs))
+    assert summary.paired(summary.by_temperature("some")).tolist() == [[30, 40], [33, 44]]
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '[{"file": "x"}]', '{"a": 1}'])
+def test_damaged_results_are_named(results, content):
+    text = (ROOT / "README.md").read_text()
+    (results / "translated.json").write_text(content)
+    with pytest.raises(UserError, match="translated"):
+        tables.rewritten(text)
+
+
+def test_a_table_may_be_empty_and_a_lost_mark_loses_no_text():
+    text = (ROOT / "README.md").read_text()
+    start, _, rest = text.partition("<!-- thirty -->\n")
+    empty = f"{start}<!-- thirty -->\n{rest[rest.index('<!-- end -->') :]}"
+    assert tables.rewritten(empty) == text
+    with pytest.raises(UserError, match="thirty"):
+        tables.rewritten(empty.replace("<!-- thirty -->\n<!-- end -->", "<!-- thirty -->\n"))
 
 
 def test_a_spread_is_mean_and_sample_standard_deviation():
