@@ -88,6 +88,20 @@ def count(cases: Margins, labels: Tensor, group: list[int], shift: float) -> tup
     return int(wrong.sum()), int((wrong & in_group).sum())
 
 
+def found_shifts(
+    student: RectifierNet, mnist: Mnist, group: list[int]
+) -> tuple[Margins, float, float]:
+    """Margins on the test set, the shift that is best on it, and one that needs no labels of it.
+
+    That one puts as many of the training images in `group` as belong there.
+    """
+    training, test = mnist.training.to("cpu"), mnist.test.to("cpu")
+    cases = margins(logits_of(student, test.images), test.labels, group)
+    seen = margins(logits_of(student, training.images), training.labels, group)
+    share = torch.isin(training.labels, torch.tensor(group)).float().mean().item()
+    return cases, best_shift(cases), label_free_shift(seen.needed, share)
+
+
 def report_shifts(
     student: RectifierNet, mnist: Mnist, group: list[int], rows: list[Row]
 ) -> dict[str, Any]:
@@ -95,20 +109,13 @@ def report_shifts(
 
     Returns shift, errors in total and errors on the group, by column.
     """
-    training, test = mnist.training.to("cpu"), mnist.test.to("cpu")
-    cases = margins(logits_of(student, test.images), test.labels, group)
-    seen = margins(logits_of(student, training.images), training.labels, group)
-    share = torch.isin(training.labels, torch.tensor(group)).float().mean().item()
+    test = mnist.test.to("cpu")
+    cases, best, label_free = found_shifts(student, mnist, group)
     chosen_on = "held-out" if mnist.name.endswith("validation") else "test"
     rows = [
         *rows,
-        ("best", f"best on the {chosen_on} set, as [KD] chose it", best_shift(cases), ""),
-        (
-            "label_free",
-            "by class frequencies, no test labels",
-            label_free_shift(seen.needed, share),
-            "",
-        ),
+        ("best", f"best on the {chosen_on} set, as [KD] chose it", best, ""),
+        ("label_free", "by class frequencies, no test labels", label_free, ""),
     ]
     names = ", ".join(map(str, group))
     print(f"{f'shift of the bias of {names}':40} {'':6} {'errors':>7} {f'on {names}':>8}  paper")

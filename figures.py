@@ -5,11 +5,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
 
 from dataset import Mnist, load_mnist
 from distillation import soft_targets
-from distillation_no_three import best_shift, count, label_free_shift, margins
+from distillation_no_three import PAPER, count, found_shifts
 from layers import load_checkpoint, load_model
 from summary import by_temperature, interval, made_of_results, numbers, read, translated
 from tables import HERE, MODELS
@@ -47,6 +46,13 @@ def pyplot() -> Any:
     return plt
 
 
+def logarithmic(axes: Any, axis: str, *ticks: int) -> None:
+    """Make the x or y axis logarithmic, with plain numbers at `ticks` and nowhere else."""
+    getattr(axes, f"set_{axis}scale")("log")
+    getattr(axes, f"set_{axis}ticks")(ticks, [f"{tick:,}" for tick in ticks])
+    axes.minorticks_off()
+
+
 def claims(plt: Any, mnist: Mnist) -> Any:
     """The paper's errors beside ours: each seed, and mean and standard deviation over them."""
     without, only = read("no_three_800", omit="3"), read("only_7_8_300", keep="7 8")
@@ -69,10 +75,7 @@ def claims(plt: Any, mnist: Mnist) -> Any:
         axes.errorbar(mean, place, xerr=deviation, **bar)
     axes.set_yticks(range(len(rows)), [name for name, _, _ in rows])
     axes.invert_yaxis()
-    axes.set_xscale("log")
-    ticks = [60, 100, 150, 200, 500, 1000, 2000, 5000]
-    axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
-    axes.minorticks_off()
+    logarithmic(axes, "x", 60, 100, 150, 200, 500, 1000, 2000, 5000)
     axes.grid(axis="x", alpha=0.3)
     axes.set_xlabel("errors on the 10,000 test images (logarithmic)")
     handles, labels = axes.get_legend_handles_labels()
@@ -91,9 +94,7 @@ def temperatures(plt: Any, mnist: Mnist) -> Any:
             axes.plot([temperature] * len(found), [*found.values()], "o", color=SKY, ms=3)
         axes.fill_between(list(errors), means - halves, means + halves, color=BLUE, alpha=0.2)
         axes.plot(list(errors), means, "-o", color=BLUE, ms=4)
-        axes.set_xscale("log")
-        axes.set_xticks([1, 2, 4, 8, 20, 40], ["1", "2", "4", "8", "20", "40"])
-        axes.minorticks_off()
+        logarithmic(axes, "x", 1, 2, 4, 8, 20, 40)
         axes.set_xlabel("temperature")
         axes.set_title(f"{units} units per layer")
         low, high = axes.get_ylim()
@@ -109,16 +110,14 @@ def shifts(plt: Any, mnist: Mnist) -> Any:
     """Errors against the shift of the biases of classes that were never, or alone, seen."""
     figure, panels = plt.subplots(1, 2, figsize=(WIDTH, 3.4))
     students = [
-        ("distilled_model_wo3_800_20.pt", [3], +3.5, np.linspace(-1, 6, 281)),
-        ("distilled_model_only78_300_8.pt", [7, 8], -7.6, np.linspace(-12, 2, 281)),
+        ("distilled_model_wo3_800_20.pt", "omit", [3], np.linspace(-1, 6, 281)),
+        ("distilled_model_only78_300_8.pt", "keep", [7, 8], np.linspace(-12, 2, 281)),
     ]
-    for axes, (file, group, paper, range_of_shifts) in zip(panels, students, strict=True):
-        model = load_model(MODELS / file)
-        test, training = mnist.test, mnist.training
-        cases = margins(logits_of(model, test.images), test.labels, group)
-        seen = margins(logits_of(model, training.images), training.labels, group)
-        share = torch.isin(training.labels, torch.tensor(group)).float().mean().item()
-        curves = [count(cases, test.labels, group, shift) for shift in range_of_shifts]
+    for axes, (file, kind, group, range_of_shifts) in zip(panels, students, strict=True):
+        paper, _, _ = PAPER[kind, tuple(group)]
+        cases, best, label_free = found_shifts(load_model(MODELS / file), mnist, group)
+        labels = mnist.test.labels
+        curves = [count(cases, labels, group, shift) for shift in range_of_shifts]
         total, on_group = zip(*curves, strict=True)
         name = "3s" if group == [3] else "7s and 8s"
         axes.plot(range_of_shifts, total, color=BLUE, label="all digits")
@@ -126,11 +125,11 @@ def shifts(plt: Any, mnist: Mnist) -> Any:
         marks = [
             ("as learned", 0.0, BLACK, "-"),
             ("the paper's", paper, ORANGE, "-"),
-            ("best here", best_shift(cases), GREEN, ":"),
-            ("by class frequency", label_free_shift(seen.needed, share), PURPLE, "-."),
+            ("best here", best, GREEN, ":"),
+            ("by class frequency", label_free, PURPLE, "-."),
         ]
         for label, shift, colour, line in marks:
-            errors, _ = count(cases, test.labels, group, shift)
+            errors, _ = count(cases, labels, group, shift)
             label = f"{label} ({shift:+.1f}): {errors:,}"
             axes.axvline(shift, color=colour, ls=line, lw=1.2, label=label)
         axes.set_ylim(0, 2.2 * total[np.abs(range_of_shifts).argmin()])
@@ -201,11 +200,8 @@ def training(plt: Any, mnist: Mnist) -> Any:
         epochs, errors = zip(*((e["epoch"], e["errors"]) for e in history), strict=True)
         axes.plot(epochs, errors, color=colour, ls=line, label=name)
     for axes in panels:
-        axes.set_yscale("log")
+        logarithmic(axes, "y", 60, 80, 100, 150, 200, 400, 1000)
         axes.set_ylim(60, 1000)
-        ticks = [60, 80, 100, 150, 200, 400, 1000]
-        axes.set_yticks(ticks, [str(tick) for tick in ticks])
-        axes.minorticks_off()
         axes.grid(axis="y", alpha=0.3)
         axes.set_xlabel("epoch")
         axes.legend(fontsize=8)
@@ -225,10 +221,7 @@ def translations(plt: Any, mnist: Mnist) -> Any:
         errors = np.array(translated(start))
         bar = {"capsize": 3, "color": colour, "ms": 5, "label": name}
         axes.errorbar(range(4), errors.mean(0), yerr=errors.std(0, ddof=1), fmt=line, **bar)
-    axes.set_yscale("log")
-    ticks = [60, 100, 200, 500, 1000, 2000, 5000]
-    axes.set_yticks(ticks, [f"{tick:,}" for tick in ticks])
-    axes.minorticks_off()
+    logarithmic(axes, "y", 60, 100, 200, 500, 1000, 2000, 5000)
     axes.set_xticks(range(4))
     axes.grid(axis="y", alpha=0.3)
     axes.set_xlabel("pixels by which the test images are moved (mean of eight directions)")

@@ -67,3 +67,12 @@ def everything_in(folder: Path) -> dict[str, bytes | None]:
         str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
         for path in sorted(folder.rglob("*"))
     }
+
+
+class Reached(Exception):
+    """A script understood its command line and was about to load the data."""
+
+
+def reached(*_: Any) -> None:
+    """In place of what loads the data."""
+    raise Reached

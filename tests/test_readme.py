@@ -5,7 +5,7 @@ import shlex
 import sys
 
 import pytest
-from common import ROOT
+from common import ROOT, Reached, reached
 from torch import nn
 
 import dataset
@@ -34,14 +34,6 @@ def commands() -> list[str]:
     lines += re.findall(r"`(python [^`]+)`", README)
     lines = [line.partition(" > ")[0].replace("$digit", "4") for line in lines]
     return [line for line in lines if any(name in line for name in SCRIPTS)]
-
-
-class Reached(Exception):
-    """The command line was understood."""
-
-
-def reached(*_):
-    raise Reached
 
 
 @pytest.mark.parametrize("command", commands())

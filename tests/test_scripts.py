@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from common import ROOT, everything_in, same_weights, split_words
+from common import ROOT, Reached, everything_in, reached, same_weights, split_words
 
 import distillation
 import distillation_no_three
@@ -312,14 +312,6 @@ def test_the_examples_in_the_help_can_be_parsed(script, monkeypatch, capsys):
         monkeypatch.setattr("sys.argv", words[place:])
         with pytest.raises(Reached):
             script.main()
-
-
-class Reached(Exception):
-    pass
-
-
-def reached(*_):
-    raise Reached
 
 
 def test_an_existing_output_is_replaced_only_at_the_end(call, monkeypatch, tmp_path):
