@@ -19,14 +19,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dataset import Digits, Mnist
-from layers import SmallNet, StackedNet, init_weights, load_model, sha256
+from layers import MODELS, SmallNet, StackedNet, init_weights, load_model, sha256
 from reporting import RESULT_COLUMNS, columns_of, versions
 from sweep import Job, Run, beside, sweep
 from train import Loss, hard_loss, logits_of, measure, prepare, run, train
 from training_params import Parser, UserError, add_flags, chosen_params, common_flags, run_script
 
 STACKED_UNITS = 100  # up to here a stack of students takes less time than one after the other
-TEACHER = Path(__file__).parent / "models" / "cumbersome_model_1200.pt"
+TEACHER = MODELS / "cumbersome_model_1200.pt"
 
 
 EXAMPLES = """\
@@ -49,8 +49,9 @@ def distillation_loss(temperature: float | Tensor, hard_weight: float) -> Loss:
     constant without which it falls to 0. hard is the cross entropy with the correct labels at
     T = 1. Both are averaged over the cases of the minibatch, and over nothing else. Soft-target
     gradients scale as 1/T^2, so the factor T^2 keeps the two in proportion, and the meaning of the
-    learning rate, whatever T is. A stack of S students takes T of shape (S, 1, 1), has S losses
-    and learns from soft targets alone.
+    learning rate, whatever T is. The loss takes logits (B, 10) to (); those of a stack of S
+    students, (S, B, 10), with T of shape (S, 1, 1), to (S,), from soft targets alone.
+    Raises UserError for a temperature that is not above 0 and a weight outside 0 to 1.
     """
     if not 0 <= hard_weight <= 1 or not (torch.as_tensor(temperature) > 0).all():
         raise UserError(f"no loss for temperature {temperature}, hard_weight {hard_weight}")

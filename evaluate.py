@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dataset import Digits, Mnist, load_mnist, translate
-from layers import RectifierNet, load_checkpoint, model_from, sha256
+from layers import MODELS, RectifierNet, load_checkpoint, model_from, sha256
 from reporting import paper_errors
 from train import count_errors, measure
 from training_params import Parser, Pixels, UserError, data_flags, flag_type, run_script
@@ -132,7 +132,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.verify and args.translate:
         raise UserError("--verify is of the images as they are: give it without --translate")
-    paths = args.checkpoints or sorted(Path(__file__).parent.glob("models/*.pt"))
+    paths = args.checkpoints or sorted(MODELS.glob("*.pt"))
     if not paths:
         raise UserError("there is no checkpoint in models/: name one, or train one with train.py")
     mnist = load_mnist(args.data_dir, args.data)

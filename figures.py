@@ -2,20 +2,28 @@
 
 import statistics
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dataset import Mnist, load_mnist
 from distillation import soft_targets
-from distillation_no_three import PAPER, count, found_shifts
-from layers import load_checkpoint, load_model
-from summary import by_temperature, interval, made_of_results, numbers, read, translated
-from tables import HERE, MODELS
+from distillation_no_three import PAPER_SHIFTS, count, found_shifts
+from layers import MODELS, load_checkpoint, load_model
+from reporting import PAPER
+from summary import (
+    by_temperature,
+    made_of_results,
+    numbers,
+    pooled_intervals,
+    read,
+    translated,
+)
 from train import logits_of
 from training_params import Parser, UserError, data_flags, run_script
 
-FIGURES = HERE / "figures"
+FIGURES = Path(__file__).parent / "figures"
 # Okabe and Ito's colours, which the colour-blind can tell apart.
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 BLUE, RED, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
@@ -57,23 +65,25 @@ def claims(plt: Any, mnist: Mnist) -> Any:
     """The paper's errors beside ours: each seed, and mean and standard deviation over them."""
     without, only = read("no_three_800", omit="3"), read("only_7_8_300", keep="7 8")
     rows = [
-        ("C1 cumbersome net", 67, numbers(read("cumbersome"), "errors")),
-        ("C2 small net, labels", 146, numbers(read("small_800"), "errors")),
-        ("C3 distilled, T = 20", 74, numbers(read("distilled_800", temperature="20.0"), "errors")),
-        ("C6 never saw a 3", 206, numbers(without, "learned_errors")),
-        ("C7 its bias + 3.5", 109, numbers(without, "paper_errors")),
-        ("C7 best shift", 109, numbers(without, "best_errors")),
-        ("C8 saw 7s and 8s only", 4730, numbers(only, "learned_errors")),
-        ("C8 their biases - 7.6", 1320, numbers(only, "paper_errors")),
+        ("C1", "cumbersome net", read("cumbersome"), "errors"),
+        ("C2", "small net, labels", read("small_800"), "errors"),
+        ("C3", "distilled, T = 20", read("distilled_800", temperature="20.0"), "errors"),
+        ("C6", "never saw a 3 (800 units, T = 20)", without, "learned_errors"),
+        ("C7", "the same, its bias + 3.5", without, "paper_errors"),
+        ("C7", "the same, best shift", without, "best_errors"),
+        ("C8", "saw 7s and 8s only (300 units, T = 8)", only, "learned_errors"),
+        ("C8 shifted", "the same, their biases - 7.6", only, "paper_errors"),
     ]
     figure, axes = plt.subplots(figsize=(WIDTH, 3.6))
-    for place, (_, paper, ours) in enumerate(rows):
+    for place, (claim, _, lines, column) in enumerate(rows):
+        paper, ours = PAPER[claim][0], numbers(lines, column)
         axes.plot(paper, place, "D", color=ORANGE, ms=8, label="the paper, one run", zorder=2)
         axes.plot(ours, [place] * len(ours), "o", color=SKY, ms=4, label="ours, each seed")
         mean, deviation = statistics.mean(ours), statistics.stdev(ours)
-        bar = {"fmt": "|", "color": BLUE, "ms": 14, "capsize": 3, "label": "mean, deviation"}
+        name = "mean ± standard deviation"
+        bar = {"fmt": "|", "color": BLUE, "ms": 14, "capsize": 3, "label": name}
         axes.errorbar(mean, place, xerr=deviation, **bar)
-    axes.set_yticks(range(len(rows)), [name for name, _, _ in rows])
+    axes.set_yticks(range(len(rows)), [f"{claim.split()[0]} {name}" for claim, name, _, _ in rows])
     axes.invert_yaxis()
     logarithmic(axes, "x", 60, 100, 150, 200, 500, 1000, 2000, 5000)
     axes.grid(axis="x", alpha=0.3)
@@ -85,18 +95,18 @@ def claims(plt: Any, mnist: Mnist) -> Any:
 
 
 def temperatures(plt: Any, mnist: Mnist) -> Any:
-    """Errors against temperature: each seed, their mean and its 95 % confidence band."""
+    """Errors against temperature: each seed, their mean and its 95 % confidence interval."""
     figure, panels = plt.subplots(1, 3, figsize=(WIDTH, 3.0))
     for axes, units in zip(panels, (30, 300, 800), strict=True):
         errors = by_temperature(f"distilled_{units}")
-        means, halves = np.array([interval([*found.values()]) for found in errors.values()]).T
+        means, halves = pooled_intervals([[*found.values()] for found in errors.values()])
         for temperature, found in errors.items():
             axes.plot([temperature] * len(found), [*found.values()], "o", color=SKY, ms=3)
-        axes.fill_between(list(errors), means - halves, means + halves, color=BLUE, alpha=0.2)
-        axes.plot(list(errors), means, "-o", color=BLUE, ms=4)
+        axes.errorbar(list(errors), means, yerr=halves, fmt="-o", color=BLUE, ms=4, capsize=2)
         logarithmic(axes, "x", 1, 2, 4, 8, 20, 40)
         axes.set_xlabel("temperature")
-        axes.set_title(f"{units} units per layer")
+        seeds = sorted({len(found) for found in errors.values()})
+        axes.set_title(f"{units} units, {' to '.join(map(str, seeds))} seeds")
         low, high = axes.get_ylim()
         axes.set_ylim(low, high)
         if units == 30:
@@ -114,7 +124,7 @@ def shifts(plt: Any, mnist: Mnist) -> Any:
         ("distilled_model_only78_300_8.pt", "keep", [7, 8], np.linspace(-12, 2, 281)),
     ]
     for axes, (file, kind, group, range_of_shifts) in zip(panels, students, strict=True):
-        paper, _, _ = PAPER[kind, tuple(group)]
+        paper, _, _ = PAPER_SHIFTS[kind, tuple(group)]
         cases, best, label_free = found_shifts(load_model(MODELS / file), mnist, group)
         labels = mnist.test.labels
         curves = [count(cases, labels, group, shift) for shift in range_of_shifts]
@@ -218,7 +228,7 @@ def translations(plt: Any, mnist: Mnist) -> Any:
         ("cumbersome_model", "cumbersome net: moved images in training", BLUE, "-.D"),
     ]
     for start, name, colour, line in nets:
-        errors = np.array(translated(start))
+        errors = np.array(translated("translated", start))
         bar = {"capsize": 3, "color": colour, "ms": 5, "label": name}
         axes.errorbar(range(4), errors.mean(0), yerr=errors.std(0, ddof=1), fmt=line, **bar)
     logarithmic(axes, "y", 60, 100, 200, 500, 1000, 2000, 5000)

@@ -27,6 +27,7 @@ except ImportError:  # on Windows, where runs are not kept from writing to one o
 
 PIXELS, CLASSES = 784, 10
 LAYERS = ("hidden1", "hidden2", "output")
+MODELS = Path(__file__).parent / "models"  # the published checkpoints
 FORMAT_VERSION = 1  # of the checkpoints
 MAX_BYTES = 2**30  # what a checkpoint or resume point may unpack to
 PLAIN_GLOBALS = re.compile(

@@ -30,6 +30,7 @@ def made_of_results(what: str) -> Iterator[None]:
 
 
 def contents(path: Path) -> str:
+    """The text in the file. Raises UserError if it cannot be read."""
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -37,10 +38,11 @@ def contents(path: Path) -> str:
 
 
 def read(name: str, **setting: str) -> list[Line]:
-    """The runs in results/`name`.csv that came to an end and have these settings, by seed.
+    """The runs in results/`name`.csv that have these settings, by seed.
 
-    Raises UserError if there is none, and if they do not belong together: if they are not of MNIST,
-    if two are the same, or if (but for files of validation) other settings than `VARIED` differ.
+    Raises UserError if there is none, or one that failed, and if they do not belong together: if
+    they are not of MNIST, if two are the same, or if (but for files of validation) other settings
+    than `VARIED` differ.
     """
     lines = list(csv.DictReader(contents(RESULTS / f"{name}.csv").splitlines()))
     validation = name.startswith("validation")
@@ -49,24 +51,29 @@ def read(name: str, **setting: str) -> list[Line]:
             raise UserError(f"results/{name}.csv has a damaged line: {line}")
         if line["data"] != ("MNIST validation" if validation else "MNIST"):
             raise UserError(f"results/{name}.csv has a run on {line['data']}: delete its line")
+        if line["problem"]:  # to leave it out would flatter the mean
+            raise UserError(f"results/{name}.csv has a run that failed: {line['problem']}")
+    lines = [line for line in lines if setting.items() <= line.items()]
     settings = [dict(takewhile(lambda item: item[0] != "errors", line.items())) for line in lines]
     for column in settings[0].keys() - {*VARIED} if lines and not validation else ():
         if len({line[column] for line in settings}) > 1:
             raise UserError(f"results/{name}.csv has runs with different values of {column}")
     if len({tuple(line.items()) for line in settings}) < len(lines):
         raise UserError(f"results/{name}.csv has a run twice")
-    found = [line for line in lines if setting.items() <= line.items() and not line["problem"]]
-    if not found:
-        raise UserError(f"results/{name}.csv has no finished run {setting or ''}".strip())
-    return sorted(found, key=lambda line: int(line["seed"]))
+    if not lines:
+        raise UserError(f"results/{name}.csv has no run {setting or ''}".strip())
+    return sorted(lines, key=lambda line: int(line["seed"]))
 
 
-def translated(start: str) -> list[list[float]]:
-    """Errors at each of 0 to 3 pixels of the nets whose file starts so, in translated.json."""
-    rows = json.loads(contents(RESULTS / "translated.json"))
+def translated(name: str, start: str) -> list[list[float]]:
+    """Errors at each of 0 to 3 pixels of the nets whose file starts so, in results/`name`.json.
+
+    Raises UserError if there is no such net.
+    """
+    rows = json.loads(contents(RESULTS / f"{name}.json"))
     nets = [row for row in rows if Path(row["file"]).name.startswith(start)]
-    if len(nets) < 2:
-        raise UserError(f"results/translated.json has no two nets {start}...")
+    if not nets:
+        raise UserError(f"results/{name}.json has no net {start}...")
     return [[net["translated"][str(distance)] for distance in range(4)] for net in nets]
 
 
@@ -82,7 +89,10 @@ def spread(values: Sequence[float]) -> str:
 
 @cache
 def student_t(probability: float, freedom: int) -> float:
-    """Quantile of Student's t distribution with `freedom` degrees, by integrating its density."""
+    """Quantile of Student's t distribution with `freedom` degrees, by integrating its density.
+
+    For a probability of at least 0.5 and a quantile of at most 200.
+    """
     factor = math.exp(math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2))
     x = np.linspace(0, 200, 2_000_001)
     density = factor / math.sqrt(freedom * math.pi) * (1 + x**2 / freedom) ** (-(freedom + 1) / 2)
@@ -91,13 +101,22 @@ def student_t(probability: float, freedom: int) -> float:
 
 
 def interval(differences: Sequence[float], comparisons: int = 1) -> tuple[float, float]:
-    """Mean of paired differences and half its 95 % confidence interval.
+    """Mean of two or more paired differences and half its 95 % confidence interval.
 
     With several comparisons each is wider, so that all hold at once (Bonferroni).
     """
     quantile = student_t(1 - 0.025 / comparisons, len(differences) - 1)
     error = statistics.stdev(differences) / math.sqrt(len(differences))
     return statistics.mean(differences), quantile * error
+
+
+def pooled_intervals(groups: Sequence[Sequence[float]]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean of each group and half its 95 % confidence interval, if all have the same variance."""
+    sizes = np.array([len(group) for group in groups])
+    freedom = int((sizes - 1).sum())
+    squares = sum((len(group) - 1) * statistics.variance(group) for group in groups)
+    error = np.sqrt(squares / freedom / sizes)
+    return np.array([*map(statistics.mean, groups)]), student_t(0.975, freedom) * error
 
 
 def by_temperature(name: str) -> dict[float, dict[int, float]]:

@@ -37,7 +37,9 @@ MAX_UNITS = 8192  # the state of a training with more would not fit into a resum
 Count = Annotated[int, Allowed(low=1)]
 Units = Annotated[int, Allowed(low=1, high=MAX_UNITS)]
 Pixels = Annotated[int, Allowed(high=28)]
+NoPixels = Annotated[int, Allowed(high=0)]
 Positive = Annotated[float, Allowed(open_low=True)]
+Temperature = Annotated[float, Allowed(low=0.01)]
 NotNegative = Annotated[float, Allowed()]
 Share = Annotated[float, Allowed(high=1)]
 Probability = Annotated[float, Allowed(high=1, open_high=True)]
@@ -103,14 +105,15 @@ class PaperParams:
         dropout_visible: Probability = 0.0  # [KD] s.3: regularised "solely" by the soft targets
         dropout_hidden: Probability = 0.0  # [KD] s.3
         max_squared_length: NotNegative = 0.0  # [KD] s.3
-        jitter: Pixels = 0  # [KD] s.3: "the transfer set does not contain any translations"
+        jitter: NoPixels = 0  # [KD] s.3: "the transfer set does not contain any translations"
         init_std: Positive = 0.02  # not stated
-        temperature: Positive = 20.0  # [KD] s.3
+        temperature: Temperature = 20.0  # [KD] s.3
         hard_weight: Share = 0.0  # not stated for MNIST; [KD] s.2: "a considerably lower weight"
 
 
 class LocalParams:
-    """Reduced values for a laptop; the README says on what they were chosen."""
+    """Values for a laptop: fewer epochs and a lower rate for the cumbersome net. The README says on
+    what they were chosen."""
 
     class Cumbersome:
         hidden_units: Units = 1200  # rectified linear units in each of the two hidden layers
@@ -166,9 +169,9 @@ class LocalParams:
         dropout_visible: Probability = 0.0  # share of the pixels zeroed in training
         dropout_hidden: Probability = 0.0  # share of the hidden units zeroed in training
         max_squared_length: NotNegative = 0.0  # of a hidden unit's incoming weights; 0 for none
-        jitter: Pixels = 0  # transfer images are moved by up to this many pixels, each way
+        jitter: NoPixels = 0  # always 0: the soft targets are of unmoved images
         init_std: Positive = 0.02  # standard deviation of the initial weights
-        temperature: Positive = 20.0  # T of the soft targets and of the student's soft term
+        temperature: Temperature = 20.0  # T of the soft targets and of the student's soft term
         hard_weight: Share = 0.0  # weight of the correct labels (T = 1) in the weighted average
 
 
@@ -184,6 +187,15 @@ class TrainingFailed(UserError):
     status = 1
 
 
+def allowed_in_words(base: type, allowed: Allowed) -> str:
+    """What numbers are `allowed`, for a message."""
+    if allowed.low == allowed.high:
+        return f"{allowed.low:g}, which it always is"
+    low = f"{'above' if allowed.open_low else 'of at least'} {allowed.low:g}"
+    high = f"{'below' if allowed.open_high else 'at most'} {allowed.high:,}"
+    return f"a {'whole number' if base is int else 'number'} {low} and {high}"
+
+
 def check_value(text: Any, kind: Any) -> Any:
     """`text` (a word of the command line or a value) as the annotated `kind`.
 
@@ -194,11 +206,7 @@ def check_value(text: Any, kind: Any) -> Any:
         if text not in allowed.words:
             raise ValueError(f"{text!r} is not one of {', '.join(allowed.words)}")
         return text
-    wanted = (
-        f"{'a whole number' if base is int else 'a number'} "
-        f"{'above' if allowed.open_low else 'from'} {allowed.low:g} "
-        f"{'to below' if allowed.open_high else 'to'} {allowed.high:,}"
-    )
+    wanted = allowed_in_words(base, allowed)
     try:
         value = base(text)
         if isinstance(text, bool) or (not isinstance(text, str) and value != text):
@@ -341,7 +349,8 @@ def common_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags that every training script has beside its hyperparameters."""
     add = parser.add_argument_group("the run").add_argument
     add("--params", choices=("local", "paper"), default="local", help="class of defaults [local]")
-    add("--seed", type=flag_type(Seed), nargs="+", default=[0], help="of weights, order, noise [0]")
+    seeds = "of the first weights, the order of the data, jitter and dropout [0]"
+    add("--seed", type=flag_type(Seed), nargs="+", default=[0], help=seeds)
     add("--output", metavar="PATH", help="the checkpoint to write [under runs/]")
     add("--results", metavar="FILE", help="CSV file for a line on each run [if several, in runs/]")
     add("--resume", action="store_true", help="go on with a run that was stopped")

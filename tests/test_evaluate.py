@@ -93,17 +93,16 @@ def test_a_record_of_another_form_does_not_break_the_table(
 def test_without_arguments_all_checkpoints_in_models_are_evaluated(
     call, capsys, monkeypatch, tmp_path
 ):
-    monkeypatch.setattr(evaluate, "__file__", str(tmp_path / "evaluate.py"))
-    (tmp_path / "models").mkdir()
+    monkeypatch.setattr(evaluate, "MODELS", tmp_path)
     for name in ("b", "a"):
-        save_model(tmp_path / "models" / f"{name}.pt", random_net(5))
+        save_model(tmp_path / f"{name}.pt", random_net(5))
     call(evaluate, "--json")
     rows = json.loads(capsys.readouterr().out)
     assert [row["file"].split("/")[-1] for row in rows] == ["a.pt", "b.pt"]
 
 
 def test_without_any_checkpoint_it_says_how_to_come_by_one(stops, monkeypatch, tmp_path):
-    monkeypatch.setattr(evaluate, "__file__", str(tmp_path / "evaluate.py"))
+    monkeypatch.setattr(evaluate, "MODELS", tmp_path)
     stop = stops(evaluate)
     assert (stop.status, len(stop.err.splitlines())) == (2, 1)
     assert "train.py" in stop.err

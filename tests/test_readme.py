@@ -8,16 +8,17 @@ import pytest
 from common import ROOT, Reached, reached
 from torch import nn
 
+import claims
 import dataset
 import distillation
 import distillation_no_three
 import evaluate
 import figures
-import tables
 import train
 from layers import load_model
 
 README = (ROOT / "README.md").read_text()
+RESULTS = (ROOT / "results" / "README.md").read_text()
 SCRIPTS = {
     f"{script.__name__}.py": script
     for script in (train, distillation, distillation_no_three, evaluate)
@@ -25,14 +26,14 @@ SCRIPTS = {
 
 
 def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    return re.findall(rf"^```{language}\n(.*?)^```", README + RESULTS, re.MULTILINE | re.DOTALL)
 
 
 def commands() -> list[str]:
     """Every line that calls one of the scripts, in blocks, tables and lists of commands."""
     lines = [line for block in blocks("sh") for line in block.splitlines()]
-    lines += re.findall(r"`(python [^`]+)`", README)
-    lines = [line.partition(" > ")[0].replace("$digit", "4") for line in lines]
+    lines += re.findall(r"`(python [^`]+)`", README + RESULTS)
+    lines = [re.sub(r"\$\{?\w+\}?", "4", line.partition(" > ")[0]) for line in lines]
     return [line for line in lines if any(name in line for name in SCRIPTS)]
 
 
@@ -83,19 +84,21 @@ def test_the_figures_are_there_and_small():
     assert sum(sizes) < 1.5e6
 
 
-def test_the_links_lead_somewhere():
+@pytest.mark.parametrize("page", ["README.md", "results/README.md"])
+def test_the_links_lead_somewhere(page):
+    text = (ROOT / page).read_text()
     headings = {
         re.sub(r"[^\w -]", "", line.lstrip("# ").lower()).replace(" ", "-")
-        for line in README.splitlines()
+        for line in text.splitlines()
         if line.startswith("#")
     }
-    for target in re.findall(r"\]\(([^)]+)\)", README):
+    for target in re.findall(r"\]\(([^)]+)\)", text):
         if target.startswith("#"):
             assert target[1:] in headings
         elif not target.startswith("http"):
-            assert (ROOT / target).exists(), target
+            assert ((ROOT / page).parent / target).exists(), target
 
 
 def test_the_table_of_claims_names_every_claim():
-    table = tables.claims()
+    table = claims.overview()
     assert all(f"C{number}" in table for number in range(1, 9))

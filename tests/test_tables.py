@@ -1,4 +1,4 @@
-"""The tables of both READMEs: what they compute, and that they are those of results/."""
+"""The tables of the pages: what they compute, and that they are those of results/."""
 
 import shutil
 import statistics
@@ -21,9 +21,13 @@ def results(monkeypatch, tmp_path):
     return copy
 
 
-def test_the_tables_of_the_readme_are_those_of_the_results():
-    text = (ROOT / "README.md").read_text()
-    assert tables.rewritten(text) == text, "run python tables.py"
+README = ROOT / "README.md"
+
+
+@pytest.mark.parametrize("page", tables.PAGES, ids=lambda page: page.parent.name)
+def test_the_tables_of_the_pages_are_those_of_the_results(page):
+    text = page.read_text()
+    assert tables.rewritten(page, text) == text, "run python tables.py"
 
 
 def test_the_page_of_the_checkpoints_is_that_of_the_checkpoints():
@@ -32,21 +36,21 @@ def test_the_page_of_the_checkpoints_is_that_of_the_checkpoints():
     )
 
 
-@pytest.mark.parametrize("name", tables.TABLES)
-def test_the_readme_has_a_place_for_every_table(name):
-    text = (ROOT / "README.md").read_text()
+@pytest.mark.parametrize(
+    ("page", "name"), [(page, name) for page, names in tables.PAGES.items() for name in names]
+)
+def test_the_pages_have_a_place_for_every_table(page, name):
     with pytest.raises(UserError, match=name):
-        tables.rewritten(text.replace(f"<!-- {name} -->", ""))
+        tables.rewritten(page, page.read_text().replace(f"<!-- {name} -->", ""))
 
 
 def test_another_result_makes_another_table(results):
-    before = tables.rewritten((ROOT / "README.md").read_text())
+    before = tables.rewritten(README, README.read_text())
     path = results / "small_800.csv"
-    line = path.read_text().splitlines()[1]
     errors = summary.read("small_800")[0]["errors"]
-    assert f",{errors},10000," in line
+    assert f",{errors},10000," in path.read_text().splitlines()[1]
     path.write_text(path.read_text().replace(f",{errors},10000,", ",4321,10000,"))
-    after = tables.rewritten(before)
+    after = tables.rewritten(README, before)
     assert "| 4,321 |" in after
     assert after != before
 
@@ -58,8 +62,8 @@ def write_runs(results, *lines):
     (results / "some.csv").write_text("\n".join([HEADER, *lines]) + "\n")
 
 
-def test_runs_are_in_the_order_of_their_seeds_and_failed_ones_left_out(results):
-    write_runs(results, "MNIST,1,5,10,3,", "MNIST,1,5,9,2,", "MNIST,1,5,1,,loss is not finite")
+def test_runs_are_in_the_order_of_their_seeds(results):
+    write_runs(results, "MNIST,1,5,10,3,", "MNIST,1,5,9,2,")
     assert [line["seed"] for line in summary.read("some")] == ["9", "10"]
     assert summary.numbers(summary.read("some", seed="10"), "errors") == [3]
     with pytest.raises(UserError, match="some"):
@@ -68,12 +72,20 @@ def test_runs_are_in_the_order_of_their_seeds_and_failed_ones_left_out(results):
         summary.read("missing")
 
 
+def test_runs_of_other_settings_may_be_in_one_file_if_they_are_read_apart(results):
+    write_runs(results, "MNIST,1,5,0,3,", "MNIST,1,6,0,4,")
+    assert [line["errors"] for line in summary.read("some", epochs="6")] == ["4"]
+    with pytest.raises(UserError, match="epochs"):
+        summary.read("some")
+
+
 @pytest.mark.parametrize(
     ("line", "named"),
     [
         ("sample,1,5,1,3,", "sample"),
         ("MNIST,1,6,1,3,", "epochs"),
         ("MNIST,1,5,0,3,", "twice"),
+        ("MNIST,1,5,1,,loss is not finite", "failed"),
         ("MNIST,1,5", "damaged"),
         ("MNIST,1,5,1,3,,7", "damaged"),
     ],
@@ -92,19 +104,20 @@ def test_errors_are_paired_by_seed(results):
 
 @pytest.mark.parametrize("content", ["{", "[]", '[{"file": "x"}]', '{"a": 1}'])
 def test_damaged_results_are_named(results, content):
-    text = (ROOT / "README.md").read_text()
+    text = README.read_text()
     (results / "translated.json").write_text(content)
     with pytest.raises(UserError, match="translated"):
-        tables.rewritten(text)
+        tables.rewritten(README, text)
 
 
 def test_a_table_may_be_empty_and_a_lost_mark_loses_no_text():
-    text = (ROOT / "README.md").read_text()
+    text = README.read_text()
     start, _, rest = text.partition("<!-- thirty -->\n")
     empty = f"{start}<!-- thirty -->\n{rest[rest.index('<!-- end -->') :]}"
-    assert tables.rewritten(empty) == text
+    assert tables.rewritten(README, empty) == text
+    lost = empty.replace("<!-- thirty -->\n<!-- end -->", "<!-- thirty -->\n")
     with pytest.raises(UserError, match="thirty"):
-        tables.rewritten(empty.replace("<!-- thirty -->\n<!-- end -->", "<!-- thirty -->\n"))
+        tables.rewritten(README, lost)
 
 
 def test_a_spread_is_mean_and_sample_standard_deviation():
@@ -129,3 +142,13 @@ def test_intervals_hold_the_true_differences_as_often_as_they_say(comparisons):
         found = [summary.interval(list(differences), comparisons) for differences in experiment]
         held += all(abs(mean - 5) < half for mean, half in found)
     assert 0.935 < held / len(experiments) < 0.97
+
+
+def test_pooled_intervals_are_those_of_one_standard_deviation_for_all_groups():
+    groups = [[1, 2, 6], [10, 12], [5, 5, 5, 7, 8]]
+    means, halves = summary.pooled_intervals(groups)
+    assert means.tolist() == [3, 11, 6]
+    residuals = np.concatenate([np.array(group) - np.mean(group) for group in groups])
+    deviation = np.sqrt((residuals**2).sum() / 7)  # 10 values less 3 means
+    expected = [2.365 * deviation / np.sqrt(n) for n in (3, 2, 5)]  # t of 7 degrees: textbooks
+    assert halves == pytest.approx(expected, rel=1e-3)

@@ -150,7 +150,9 @@ def test_a_possible_value_is_taken_in_its_type(text, kind, value):
 )
 def test_an_impossible_value_is_refused_with_what_is_allowed(text, kind):
     allowed: Allowed = kind.__metadata__[0]
-    with pytest.raises(ValueError, match="sgd, adam" if allowed.words else r"number (from|above)"):
+    with pytest.raises(
+        ValueError, match="sgd, adam" if allowed.words else r"number (of at least|above)"
+    ):
         check_value(text, kind)
 
 
