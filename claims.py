@@ -27,6 +27,7 @@ def overview() -> str:
         claim("C1: cumbersome net, 1200 units", "C1", read("cumbersome"), "`train.py`"),
         claim("C2: small net, 800 units", "C2", read("small_800"), "`train.py --model small`"),
         claim("C3: distilled, 800 units, T = 20", "C3", at(800, "20.0"), "`distillation.py`"),
+        *map(with_labels, ("0.1", "0.5")),
         claim("distilled, 300 units, T = 8", "", at(300, "8.0"), f"the same, {FLAGS[300]}"),
         ["C4: T above 8", "similar", "", "see below", fewest(800), "see below"],
         ["C5: 30 units, T of 2.5 to 4", "better", "", "see below", fewest(30), "see below"],

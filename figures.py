@@ -223,12 +223,13 @@ def translations(plt: Any, mnist: Mnist) -> Any:
     """Errors on the test images moved by 0 to 3 pixels: the student never saw one moved."""
     figure, axes = plt.subplots(figsize=(WIDTH, 3.0))
     nets = [
-        ("small_model", "small net, 800 units, labels", RED, "--s"),
-        ("distilled_model", "distilled, 800 units, T = 20: has seen no moved image", GREEN, "-o"),
-        ("cumbersome_model", "cumbersome net: moved images in training", BLUE, "-.D"),
+        ("translated", "small_model", "small net, 800 units, labels", RED, "--s"),
+        ("translated_60", "of_unjittered", "distilled from a net without jitter", ORANGE, ":^"),
+        ("translated", "distilled_model", "distilled, 800 units: saw no moved image", GREEN, "-o"),
+        ("translated", "cumbersome_model", "cumbersome net, with jitter", BLUE, "-.D"),
     ]
-    for start, name, colour, line in nets:
-        errors = np.array(translated("translated", start))
+    for results, start, name, colour, line in nets:
+        errors = np.array(translated(results, start))
         bar = {"capsize": 3, "color": colour, "ms": 5, "label": name}
         axes.errorbar(range(4), errors.mean(0), yerr=errors.std(0, ddof=1), fmt=line, **bar)
     logarithmic(axes, "y", 60, 100, 200, 500, 1000, 2000, 5000)
