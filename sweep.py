@@ -10,7 +10,7 @@ import io
 import os
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,9 +46,7 @@ def sweep(
     with `name(params)`. The line of a run has `setting`, by column, which is the same for all, its
     hyperparameters and seed, and below `columns` what `work` returned.
     """
-    runs = [Run(params, seed) for params in choices for seed in args.seed]
-    if len({str(run) for run in runs}) < len(runs):
-        raise UserError("the same run twice: give each value and each seed once")
+    runs = _combinations(choices, args.seed)
     if len(runs) == 1 and not args.results:
         output = args.output or f"{FOLDER}/{name(choices[0])}"
         work(_with(args, seed=args.seed[0], output=output), runs)
@@ -65,22 +63,36 @@ def sweep(
     todo = [run for run in runs if not any(_text(line(run)) <= done for done in finished)]
     if rank == 0:
         print(f"{len(runs)} runs, {len(runs) - len(todo)} of them in {path} already", flush=True)
-    jobs = group(todo)
-    bar = tqdm(total=len(todo), unit="run", disable=args.quiet or rank > 0 or None)
-    for first in range(0, len(jobs), world):
-        lines = []
-        for job in jobs[first + rank : first + rank + 1]:
-            results = _results(args, choices, name, work, job)
-            lines = [line(run) | result for run, result in zip(job, results, strict=True)]
-        for one in _gathered(lines, world):
-            bar.update()
-            if rank == 0:
-                _append(path, header, one)
-    bar.close()
+
+    def lines_of(job: Job) -> list[dict[str, Any]]:
+        results = _results(args, choices, name, work, job)
+        return [line(run) | result for run, result in zip(job, results, strict=True)]
+
+    lines = _shared_out(group(todo), lines_of, rank, world)
+    disable = args.quiet or rank > 0 or None
+    for done in tqdm(lines, total=len(todo), unit="run", disable=disable):
+        if rank == 0:
+            _append(path, header, done)
     if rank == 0:
         print(f"{len(runs)} runs in {path}")
     if world > 1:
         dist.destroy_process_group()
+
+
+def _combinations(choices: Sequence[Any], seeds: Sequence[int]) -> list[Run]:
+    runs = [Run(params, seed) for params in choices for seed in seeds]
+    if len({str(run) for run in runs}) < len(runs):
+        raise UserError("the same run twice: give each value and each seed once")
+    return runs
+
+
+def _shared_out(
+    jobs: list[Job], lines_of: Callable[[Job], list[dict[str, Any]]], rank: int, world: int
+) -> Iterator[dict[str, Any]]:
+    """The lines of all jobs, as they are done, each by one of the processes."""
+    for first in range(0, len(jobs), world):
+        own = jobs[first + rank : first + rank + 1]  # none where they do not come out even
+        yield from _gathered([line for job in own for line in lines_of(job)], world)
 
 
 def _results_path(args: Namespace, runs: int) -> Path:

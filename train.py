@@ -8,8 +8,8 @@ import copy
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -172,37 +172,45 @@ def train(
     loader = get_dataloader(training_set, params.batch_size, seed, params.jitter)
     optimizer = make_optimizer(model, params)
     state = (model, optimizer, loader.generators)
-    history = resume_point.restore(*state) if resume_point else []
-    if len(history) > params.epochs:
-        raise UserError(f"{resume_point.path} is damaged: delete it and start anew")
-    if resume_point and not history:  # a full disk or a folder that is read-only shows at once
-        resume_point.save(*state, history)
-    progress = progress or Progress(quiet=True)
-    progress.start(params.epochs, len(loader), len(history))
-    for epoch in range(len(history), params.epochs):
-        mean_loss = train_epoch(
-            model, loader, optimizer, loss, params, epoch, precision, progress.after_batch
-        )
-        rate, _ = schedule(params, epoch, params.epochs)
-        entry = {"epoch": epoch + 1, "loss": mean_loss.tolist(), "rate": rate}
-        if not all(torch.isfinite(values).all() for values in (mean_loss, *model.parameters())):
-            progress.close()
-            raise _not_finite(entry)
-        if test_set is not None and _is_measured(epoch + 1, params.epochs):
-            entry["errors"] = count_errors(model, test_set).tolist()
-        history.append(entry)
-        if resume_point:
-            resume_point.save(*state, history)
-        progress.after_epoch(entry)
-    progress.close()
+    history = _epochs_done(resume_point, state, params.epochs)
+    with closing(progress or Progress(quiet=True)) as progress:
+        progress.start(params.epochs, len(loader), len(history))
+        for epoch in range(len(history), params.epochs):
+            mean_loss = train_epoch(
+                model, loader, optimizer, loss, params, epoch, precision, progress.after_batch
+            )
+            rate, _ = schedule(params, epoch, params.epochs)
+            entry = {"epoch": epoch + 1, "loss": mean_loss.tolist(), "rate": rate}
+            _check_finite(entry, (mean_loss, *model.parameters()))
+            if test_set is not None and _is_measured(epoch + 1, params.epochs):
+                entry["errors"] = count_errors(model, test_set).tolist()
+            history.append(entry)
+            if resume_point:
+                resume_point.save(*state, history)
+            progress.after_epoch(entry)
     return history
 
 
-def _not_finite(entry: dict[str, Any]) -> TrainingFailed:
-    return TrainingFailed(
-        f"loss or weights are not finite in epoch {entry['epoch']} "
-        f"(learning rate {entry['rate']:g}): try a lower --learning-rate"
-    )
+def _epochs_done(
+    resume_point: ResumePoint | None, state: tuple[Any, ...], epochs: int
+) -> list[dict[str, Any]]:
+    """The history so far; puts `state` back to where it was then."""
+    if resume_point is None:
+        return []
+    history = resume_point.restore(*state)
+    if len(history) > epochs:
+        raise UserError(f"{resume_point.path} is damaged: delete it and start anew")
+    if not history:  # a full disk or a folder that is read-only shows at once
+        resume_point.save(*state, history)
+    return history
+
+
+def _check_finite(entry: dict[str, Any], tensors: Iterable[Tensor]) -> None:
+    if not all(torch.isfinite(values).all() for values in tensors):
+        raise TrainingFailed(
+            f"loss or weights are not finite in epoch {entry['epoch']} "
+            f"(learning rate {entry['rate']:g}): try a lower --learning-rate"
+        )
 
 
 def _is_measured(epoch: int, epochs: int) -> bool:
@@ -289,14 +297,7 @@ def run(
     `fit` trains `model` on `training_set`, given the keyword arguments of `train`; `teacher` says
     which net the soft targets came from. Returns the checkpoint.
     """
-    settings = {
-        "architecture": type(model).__name__,
-        "parameters": dict(vars(params)),
-        "seed": args.seed,
-        "precision": args.precision,
-        "data_set": describe_data(mnist, training_set),
-        "teacher": teacher,
-    }
+    settings = settings_of(args, model, params, describe_data(mnist, training_set), teacher)
     output = Path(args.output)
     if os.path.isdir(output):
         raise UserError(f"--output {output} is a folder: name a file")
@@ -323,6 +324,24 @@ def run(
     return checkpoint
 
 
+def settings_of(
+    args: argparse.Namespace,
+    model: RectifierNet,
+    params: Any,
+    data_set: dict[str, Any],
+    teacher: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """What a run was started with, and may be resumed with only."""
+    return {
+        "architecture": type(model).__name__,
+        "parameters": dict(vars(params)),
+        "seed": args.seed,
+        "precision": args.precision,
+        "data_set": data_set,
+        "teacher": teacher,
+    }
+
+
 def fit_and_save(
     fit: Callable[..., list[dict[str, Any]]],
     model: RectifierNet,
@@ -341,7 +360,6 @@ def fit_and_save(
         save_model(output, model, **record)
         resume_point.remove()
     except Stopped:
-        progress.close()
         say_how_to_go_on(resume_point)
         raise
     except TrainingFailed:

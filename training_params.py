@@ -421,7 +421,12 @@ def run_script(main: Callable[[], None]) -> NoReturn:
         sys.unraisablehook = unraisable
         for signum, handler in before.items():
             signal.signal(signum, handler)
-    if "RANK" in os.environ:  # of torchrun; gloo's threads now and then abort a process that ends
+    leave(status)
+
+
+def leave(status: int) -> NoReturn:
+    """Exit; under torchrun at once, as gloo's threads now and then abort a process that ends."""
+    if "RANK" in os.environ:
         with suppress(OSError):
             sys.stdout.flush()
         os._exit(status)
