@@ -40,7 +40,7 @@ class Digits:
 
     images: Tensor  # uint8 (N, 28, 28); in a minibatch float32 (N, 784) in [0, 1]
     labels: Tensor  # int64 (N,)
-    indices: Tensor  # int64 (N,): the place of each case in the file it came from
+    indices: Tensor  # int64 (N,): the place of each case in its file, to tell it by anywhere
     teacher_logits: Tensor | None = None  # float32 (N, 10)
 
     def __getitem__(self, cases: Tensor | slice) -> "Digits":

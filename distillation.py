@@ -19,7 +19,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dataset import Digits, Mnist
-from layers import MODELS, SmallNet, StackedNet, init_weights, load_model, sha256
+from layers import (
+    MODELS,
+    SmallNet,
+    StackedNet,
+    init_weights,
+    load_checkpoint,
+    load_model,
+    sha256,
+)
 from reporting import RESULT_COLUMNS, columns_of, versions
 from sweep import Job, Run, beside, sweep
 from train import Loss, hard_loss, logits_of, measure, prepare, run, train
@@ -181,6 +189,21 @@ def run_together(
     return results
 
 
+def check_teacher(teacher: Path, mnist: Mnist) -> None:
+    """Say so if the teacher has learned from images on which the student's errors are counted.
+
+    Raises UserError if they are held out to choose by: such a choice would be worth nothing.
+    """
+    learned_from = load_checkpoint(teacher).get("data_set", {}).get("name")
+    if mnist.name.endswith(" validation") and learned_from in ("MNIST", "sample"):
+        raise UserError(
+            f"{teacher} has learned from the held-out images: name one with --teacher that "
+            "`train.py --validation` made"
+        )
+    if mnist.name == "sample" and learned_from == "MNIST":
+        print("The teacher has seen the sample's test images, which are MNIST's training images.")
+
+
 def distillation_setting(args: argparse.Namespace, mnist: Mnist) -> dict[str, str]:
     """What, beside hyperparameters and seed, tells one distillation from another."""
     teacher = sha256(args.teacher)[:12]
@@ -206,6 +229,7 @@ def main() -> None:
     args = parser.parse_args()
     choices = chosen_params(args, "Distilled")
     mnist, device = prepare(args)
+    check_teacher(args.teacher, mnist)
 
     def work(args: argparse.Namespace, job: Job) -> list[dict[str, Any]]:
         if len(job) > 1:

@@ -31,7 +31,7 @@ python evaluate.py --verify  # compare with what is recorded
 def translated_errors(model: RectifierNet, digits: Digits, distance: int) -> float:
     """Mean number of errors on `digits` moved by `distance` pixels in each of eight directions.
 
-    They are up, down, left and right, and both ways at once: what a square of that size allows.
+    They are up, down, left, right and the diagonals, on which both coordinates change by as much.
     """
     moves = [move for move in itertools.product((-distance, 0, distance), repeat=2) if any(move)]
     moved = [replace(digits, images=translate(digits.images, *move)) for move in moves or [(0, 0)]]

@@ -9,9 +9,9 @@ import numpy as np
 
 from dataset import Mnist, load_mnist
 from distillation import soft_targets
-from distillation_no_three import PAPER_SHIFTS, count, found_shifts
+from distillation_no_three import count, found_shifts
 from layers import MODELS, load_checkpoint, load_model
-from reporting import PAPER
+from reporting import PAPER, PAPER_SHIFTS
 from summary import (
     by_temperature,
     made_of_results,
@@ -62,17 +62,21 @@ def logarithmic(axes: Any, axis: str, *ticks: int) -> None:
 
 
 def claims(plt: Any, mnist: Mnist) -> Any:
-    """The paper's errors beside ours: each seed, and mean and standard deviation over them."""
-    without, only = read("no_three_800", omit="3"), read("only_7_8_300", keep="7 8")
+    """The paper's errors beside ours: each seed, and mean and standard deviation over them.
+
+    All students have 800 units and T = 20.
+    """
+    without, only = read("no_three_800", omit="3"), read("only_7_8_800", keep="7 8")
+    (up, *_), (down, *_) = PAPER_SHIFTS.values()
     rows = [
         ("C1", "cumbersome net", read("cumbersome"), "errors"),
         ("C2", "small net, labels", read("small_800"), "errors"),
-        ("C3", "distilled, T = 20", read("distilled_800", temperature="20.0"), "errors"),
-        ("C6", "never saw a 3 (800 units, T = 20)", without, "learned_errors"),
-        ("C7", "the same, its bias + 3.5", without, "paper_errors"),
+        ("C3", "distilled", read("distilled_800", temperature="20.0"), "errors"),
+        ("C6", "never saw a 3", without, "learned_errors"),
+        ("C7", f"the same, its bias {up:+}", without, "paper_errors"),
         ("C7", "the same, best shift", without, "best_errors"),
-        ("C8", "saw 7s and 8s only (300 units, T = 8)", only, "learned_errors"),
-        ("C8 shifted", "the same, their biases - 7.6", only, "paper_errors"),
+        ("C8", "saw 7s and 8s only", only, "learned_errors"),
+        ("C8 shifted", f"the same, their biases {down:+}", only, "paper_errors"),
     ]
     figure, axes = plt.subplots(figsize=(WIDTH, 3.6))
     for place, (claim, _, lines, column) in enumerate(rows):
@@ -120,12 +124,13 @@ def shifts(plt: Any, mnist: Mnist) -> Any:
     """Errors against the shift of the biases of classes that were never, or alone, seen."""
     figure, panels = plt.subplots(1, 2, figsize=(WIDTH, 3.4))
     students = [
-        ("distilled_model_wo3_800_20.pt", "omit", [3], np.linspace(-1, 6, 281)),
-        ("distilled_model_only78_300_8.pt", "keep", [7, 8], np.linspace(-12, 2, 281)),
+        ("wo3_800_20", "never saw a 3 (800 units, T = 20)", np.linspace(-1, 6, 281)),
+        ("only78_300_8", "saw 7s and 8s only (300 units, T = 8)", np.linspace(-12, 2, 281)),
     ]
-    for axes, (file, kind, group, range_of_shifts) in zip(panels, students, strict=True):
-        paper, _, _ = PAPER_SHIFTS[kind, tuple(group)]
-        cases, best, label_free = found_shifts(load_model(MODELS / file), mnist, group)
+    for axes, student, claim in zip(panels, students, PAPER_SHIFTS.items(), strict=True):
+        (file, title, range_of_shifts), ((_, digits), (paper, *_)) = student, claim
+        group, model = list(digits), load_model(MODELS / f"distilled_model_{file}.pt")
+        cases, best, label_free = found_shifts(model, mnist, group)
         labels = mnist.test.labels
         curves = [count(cases, labels, group, shift) for shift in range_of_shifts]
         total, on_group = zip(*curves, strict=True)
@@ -144,7 +149,7 @@ def shifts(plt: Any, mnist: Mnist) -> Any:
             axes.axvline(shift, color=colour, ls=line, lw=1.2, label=label)
         axes.set_ylim(0, 2.2 * total[np.abs(range_of_shifts).argmin()])
         axes.set_xlabel(f"added to the bias of {'3' if group == [3] else '7 and 8'}")
-        axes.set_title("never saw a 3" if group == [3] else "saw 7s and 8s only")
+        axes.set_title(title)
         axes.legend(fontsize=8, loc="upper center", frameon=True, framealpha=1, edgecolor="white")
     panels[0].set_ylabel("test errors")
     return figure
@@ -224,7 +229,7 @@ def translations(plt: Any, mnist: Mnist) -> Any:
     figure, axes = plt.subplots(figsize=(WIDTH, 3.0))
     nets = [
         ("translated", "small_model", "small net, 800 units, labels", RED, "--s"),
-        ("translated_60", "of_unjittered", "distilled from a net without jitter", ORANGE, ":^"),
+        ("translated_60", "of_unjittered", "distilled, its teacher without jitter", ORANGE, ":^"),
         ("translated", "distilled_model", "distilled, 800 units: saw no moved image", GREEN, "-o"),
         ("translated", "cumbersome_model", "cumbersome net, with jitter", BLUE, "-.D"),
     ]

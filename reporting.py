@@ -24,11 +24,11 @@ from training_params import UserError
 class Progress:
     """One progress bar, or a plain line at each evaluation where the output is no terminal.
 
-    `events` is a SummaryWriter of TensorBoard, or None.
+    `counted` says what the errors are; `events` is a SummaryWriter of TensorBoard, or None.
     """
 
-    def __init__(self, quiet: bool = False, errors: str = "test errors", events: Any = None):
-        self.quiet, self.name, self.events = quiet, errors, events
+    def __init__(self, quiet: bool = False, counted: str = "test errors", events: Any = None):
+        self.quiet, self.counted, self.events = quiet, counted, events
         self.bar: tqdm | None = None
 
     def start(self, epochs: int, batches: int, done: int) -> None:
@@ -53,7 +53,7 @@ class Progress:
             self.events.flush()
         text = f"epoch {entry['epoch']}/{self.epochs}  loss {np.mean(entry['loss']):.4f}"
         if "errors" in entry:
-            self.errors = f"  {self.name} {np.mean(entry['errors']):g}"
+            self.errors = f"  {self.counted} {np.mean(entry['errors']):g}"
         if self.bar:
             self.bar.set_postfix_str(text + self.errors)
         elif "errors" in entry and not self.quiet:
@@ -102,11 +102,11 @@ def announce(
 ) -> None:
     """The first lines: what will be trained, on what, for how long, with which values."""
     data, weights = settings["data_set"], sum(p.numel() for p in model.parameters())
-    device = next(model.parameters()).device.type
+    device, threads = next(model.parameters()).device.type, torch.get_num_threads()
     print(
         f"Training {settings['architecture']} 784-{model.hidden_units}-{model.hidden_units}-10 "
         f"({weights:,} weights) on {data['training_cases']:,} cases of {data['name']}, "
-        f"{device}, {torch.get_num_threads()} threads, {settings['precision']}, "
+        f"{device}, {threads} thread{'s' * (threads > 1)}, {settings['precision']}, "
         f"seed {settings['seed']}: about {in_words(seconds)}"
     )
     print("  " + " ".join(f"{name}={value}" for name, value in vars(params).items()))
@@ -168,6 +168,12 @@ PAPER = {
     "C7": (109, 14),  # the same, its bias raised by 3.5
     "C8": (4730,),  # one that saw 7s and 8s only: "47.3%"
     "C8 shifted": (1320,),  # the same, their biases lowered by 7.6: "13.2%"
+}
+# [KD] s.3: the shift, chosen on the test set, and which errors are those as learned and with it, of
+# a student whose width and temperature are not given.
+PAPER_SHIFTS = {
+    ("omit", (3,)): (+3.5, "C6", "C7"),
+    ("keep", (7, 8)): (-7.6, "C8", "C8 shifted"),
 }
 
 

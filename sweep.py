@@ -43,8 +43,8 @@ def sweep(
     """Let `work` do a run for each of the `choices` of hyperparameters with each seed.
 
     A single run goes to `--output`; several go to runs/, each under a name of its own that starts
-    with `name(params)`. The line of a run has `setting`, by column, which is the same for all, its
-    hyperparameters and seed, and below `columns` what `work` returned.
+    with `name(params)`, less its ".pt". The line of a run has `setting`, by column, which is the
+    same for all, its hyperparameters and seed, and below `columns` what `work` returned.
     """
     runs = _combinations(choices, args.seed)
     if len(runs) == 1 and not args.results:

@@ -331,7 +331,7 @@ def settings_of(
     data_set: dict[str, Any],
     teacher: dict[str, Any] | None,
 ) -> dict[str, Any]:
-    """What a run was started with, and may be resumed with only."""
+    """What a run was started with: the only settings with which it may be resumed."""
     return {
         "architecture": type(model).__name__,
         "parameters": dict(vars(params)),

@@ -5,7 +5,9 @@
      arXiv 1207.0580, appendix A
 
 Each value has a flag of the same name (`learning_rate` is `--learning-rate`), whose help is the
-comment beside the value in `LocalParams`; the annotation says which values are allowed.
+comment beside the value in `LocalParams`; the annotation says which values are allowed. The two
+classes are written out in full, so that a misspelt name in one of them is found. Below them is what
+all scripts share: errors, the parser and its flags, signals and exit status.
 """
 
 import argparse
@@ -49,7 +51,7 @@ Schedule = Annotated[str, Allowed(words=("exponential", "linear"))]
 
 class PaperParams:
     """The published values. [KD] gives none of the optimisation of its small and distilled nets:
-    what is marked "not stated" there is the choice of `LocalParams`."""
+    what is marked "not stated" there is ours, as in `LocalParams`."""
 
     class Cumbersome:
         hidden_units: Units = 1200  # [KD] s.3: two hidden layers of 1200 rectified linear units
@@ -387,7 +389,8 @@ class Stopped(BaseException):
 def run_script(main: Callable[[], None]) -> NoReturn:
     """Run `main` as a script: one line and an exit status for whatever stops it.
 
-    2 for a UserError, 1 for a training that failed, 130 for Ctrl-C, 143 for SIGTERM.
+    2 for a UserError or OSError, 1 for a training that failed or a reader of the output that has
+    gone, 130 for Ctrl-C, 143 for SIGTERM.
     """
 
     def stop(signum: int, frame: object) -> NoReturn:

@@ -426,3 +426,26 @@ def test_the_teacher_is_not_overwritten(stops, tmp_path):
     stop = stops(distillation, "--teacher", "teacher.pt", "--output", "../here/teacher.pt")
     assert (stop.status, len(stop.err.splitlines())) == (2, 1)
     assert everything_in(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("learned_from", "status"), [("MNIST", 2), ("sample", 2), ("sample validation", None)]
+)
+def test_held_out_images_that_the_teacher_has_seen_are_refused(stops, call, learned_from, status):
+    save_model("teacher.pt", random_net(5), data_set={"name": learned_from})
+    words = "--teacher teacher.pt --hidden-units 5 --epochs 1 --batch-size 800 --validation"
+    if status is None:
+        call(distillation, words, "--output net.pt")
+        assert load_checkpoint("net.pt")["data_set"]["name"] == "sample validation"
+        return
+    stop = stops(distillation, words, "--output net.pt")
+    assert (stop.status, len(stop.err.splitlines())) == (status, 1)
+    assert "held-out images" in stop.err and "train.py --validation" in stop.err
+
+
+def test_it_is_said_that_the_teacher_has_seen_the_test_images_of_the_sample(call, capsys):
+    words = "--hidden-units 5 --epochs 1 --batch-size 800 --teacher teacher.pt --output net.pt"
+    for learned_from, said in (("MNIST", True), ("sample", False)):
+        save_model("teacher.pt", random_net(5), data_set={"name": learned_from})
+        call(distillation, words)
+        assert ("has seen the sample's test images" in capsys.readouterr().out) == said

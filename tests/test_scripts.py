@@ -270,7 +270,7 @@ def test_without_tensorboard_log_says_how_to_install_it(stops, monkeypatch, tmp_
 def test_the_first_line_says_what_on_which_data_and_for_how_long(call, capsys):
     call(train, SMALL, "--output net.pt")
     first = capsys.readouterr().out.splitlines()[2]  # below two that say that it is the sample
-    assert re.search(r"784-10-10-10 .* 4,000 cases of sample, cpu, 1 threads.*about \d+ s$", first)
+    assert re.search(r"784-10-10-10 .* 4,000 cases of sample, cpu, 1 thread, .*about \d+ s$", first)
 
 
 def test_telling_the_time_changes_nothing(call):
