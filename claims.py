@@ -19,6 +19,7 @@ from summary import (
     student_t,
     translated,
 )
+from training_params import UserError
 
 STUDENTS = {800: "800 units, T = 20", 300: "300 units, T = 8"}
 FLAGS = {800: "`--hidden-units 800 --temperature 20`", 300: "`--hidden-units 300 --temperature 8`"}
@@ -117,7 +118,7 @@ def biases() -> str:
         rows.append(
             [
                 student,
-                f"{learned[:, 3].mean():+.2f} ± {learned[:, 3].std(ddof=1):.2f}",
+                f"{learned[:, 3].mean():+.2f} ± {statistics.stdev(learned[:, 3]):.2f}",
                 f"{others.mean():+.2f}",
                 f"{each.min():+.2f} to {each.max():+.2f}",
             ]
@@ -154,6 +155,8 @@ def similar() -> str:
         found = paired(errors)
         means, (temperatures, seeds) = found.mean(axis=1), found.shape
         freedom = (temperatures - 1) * (seeds - 1)
+        if freedom < 1:
+            raise UserError(f"results/distilled_{units}.csv has too few runs for the spread over T")
         rest = found - found.mean(axis=0) - means[:, None] + found.mean()
         chance = math.sqrt((rest**2).sum() / freedom / seeds)
         shows = math.sqrt(2) * chance * student_t(0.975, freedom)

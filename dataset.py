@@ -7,6 +7,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import NamedTuple
 
@@ -259,7 +260,7 @@ def _download(root: Path) -> str | None:
         MNIST(str(root), download=True)
     except PermissionError as error:
         raise UserError(f"cannot write to {error.filename}: {error.strerror}") from None
-    except (OSError, EOFError, RuntimeError, ValueError) as error:
+    except (OSError, EOFError, RuntimeError, ValueError, HTTPException) as error:
         _check_archives(root / "MNIST" / "raw")
         return " ".join(str(error).split())
     finally:

@@ -195,12 +195,12 @@ def check_teacher(teacher: Path, mnist: Mnist) -> None:
     Raises UserError if they are held out to choose by: such a choice would be worth nothing.
     """
     learned_from = load_checkpoint(teacher).get("data_set", {}).get("name")
-    if mnist.name.endswith(" validation") and learned_from in ("MNIST", "sample"):
+    if mnist.name.endswith(" validation") and learned_from != mnist.name:
         raise UserError(
-            f"{teacher} has learned from the held-out images: name one with --teacher that "
-            "`train.py --validation` made"
+            f"{teacher} may have learned from the held-out images: name one with --teacher that "
+            "`train.py --validation` made from the same data"
         )
-    if mnist.name == "sample" and learned_from == "MNIST":
+    if mnist.name == "sample" and learned_from in ("MNIST", "MNIST validation"):
         print("The teacher has seen the sample's test images, which are MNIST's training images.")
 
 
@@ -240,7 +240,7 @@ def main() -> None:
         return f"distilled_model_{params.hidden_units}_{params.temperature:g}.pt"
 
     setting = distillation_setting(args, mnist)
-    grouped = {} if args.log else {"group": group_small}  # a stack has no events
+    grouped = {} if args.log is not None else {"group": group_small}  # a stack has no events
     sweep(args, choices, setting, name, RESULT_COLUMNS, work, **grouped)
 
 

@@ -64,7 +64,8 @@ def best_shift(cases: Margins) -> float:
     needed, order = cases.needed.sort()
     # Between needed[k - 1] and needed[k] the first k cases are put in the group; here are also the
     # shifts below all of them and above. Cases that need the same shift are put there together.
-    limits = torch.cat((needed[:1] - 1, needed, needed[-1:] + 1))
+    room = (1e-6 * needed.abs().max()).clamp(min=1)  # more than rounding takes away
+    limits = torch.cat((needed[:1] - room, needed, needed[-1:] + room))
     gained = cases.inside_wrong[order].long() - cases.outside_wrong[order].long()
     errors = torch.cat((gained.new_zeros(1), gained.cumsum(0)))
     width = limits.diff()

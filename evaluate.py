@@ -6,6 +6,7 @@ test images that were moved by so many pixels, too.
 
 import itertools
 import json
+import reprlib
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -85,9 +86,9 @@ def verify(row: dict[str, Any]) -> list[str]:
     checkpoint = load_checkpoint(path)
     recorded, name = checkpoint.get("result", {}), checkpoint.get("data_set", {}).get("name")
     if name not in (None, row["data_set"]):
-        return [f"its errors are of {name}, not of {row['data_set']}"]
+        return [f"its errors are of {reprlib.repr(name)}, not of {row['data_set']!r}"]
     found = [
-        f"{name} {row[name]}, recorded {recorded.get(name)}"
+        f"{name} {row[name]}, recorded {reprlib.repr(recorded.get(name))}"
         for name in ("errors", "errors_per_digit", "cases")
         if row[name] != recorded.get(name)
     ]

@@ -1,5 +1,6 @@
 """Draw the figures of the README from results/ and models/ into figures/: `python figures.py`."""
 
+import io
 import statistics
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 from dataset import Mnist, load_mnist
 from distillation import soft_targets
 from distillation_no_three import count, found_shifts
-from layers import MODELS, load_checkpoint, load_model
+from layers import MODELS, load_checkpoint, load_model, replace_file
 from reporting import PAPER, PAPER_SHIFTS
 from summary import (
     by_temperature,
@@ -236,7 +237,8 @@ def translations(plt: Any, mnist: Mnist) -> Any:
     for results, start, name, colour, line in nets:
         errors = np.array(translated(results, start))
         bar = {"capsize": 3, "color": colour, "ms": 5, "label": name}
-        axes.errorbar(range(4), errors.mean(0), yerr=errors.std(0, ddof=1), fmt=line, **bar)
+        deviations = [statistics.stdev(column) for column in errors.T]
+        axes.errorbar(range(4), errors.mean(0), yerr=deviations, fmt=line, **bar)
     logarithmic(axes, "y", 60, 100, 200, 500, 1000, 2000, 5000)
     axes.set_xticks(range(4))
     axes.grid(axis="y", alpha=0.3)
@@ -269,7 +271,9 @@ def main() -> None:
     for name, draw in DRAWINGS.items():
         with made_of_results(f"figures/{name}.png"):
             figure = draw(plt, mnist)
-        figure.savefig(FIGURES / f"{name}.png", metadata={"Software": None})
+        image = io.BytesIO()
+        figure.savefig(image, format="png", metadata={"Software": None})
+        replace_file(FIGURES / f"{name}.png", image.getbuffer())
         plt.close(figure)
         print(f"figures/{name}.png")
 

@@ -395,8 +395,8 @@ class ResumePoint:
         history = state.pop("history", None)
         if (
             state.keys() != {"settings", "model", "optimizer", "random"}
-            or not isinstance(history, list)
-            or not all(isinstance(value, dict) for value in (*state.values(), *history))
+            or not _is_history(history)
+            or not all(isinstance(value, dict) for value in state.values())
             or not _is_record([state["settings"], history])
         ):
             raise UserError(f"{self.path} is no resume point: delete it and start anew")
@@ -446,6 +446,17 @@ class ResumePoint:
 
     def remove(self) -> None:
         self.path.unlink(missing_ok=True)
+
+
+def _is_history(history: Any) -> bool:
+    """Whether it is a list with a dict for each epoch in turn, as `train` makes them."""
+    return isinstance(history, list) and all(
+        isinstance(entry, dict)
+        and {"epoch", "loss", "rate"} <= entry.keys() <= {"epoch", "loss", "rate", "errors"}
+        and isinstance(entry["epoch"], int)
+        and entry["epoch"] == place
+        for place, entry in enumerate(history, start=1)
+    )
 
 
 def _check_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:

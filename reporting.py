@@ -84,10 +84,13 @@ def event_writer(folder: str, output: Path, done: int) -> Any:
         raise UserError("--log needs TensorBoard: pip install tensorboard") from None
     except Exception as error:  # as of packages that do not go together
         raise UserError(f"--log: TensorBoard cannot be imported: {error}") from None
+    events = os.path.join(folder, output.stem)
+    if os.path.realpath(events) == os.path.realpath(output):
+        raise UserError(f"--log {folder} would have the name of --output {output}: choose another")
     try:
-        return SummaryWriter(os.path.join(folder, output.stem), purge_step=done + 1)
-    except OSError as error:
-        raise UserError(f"cannot write to --log {folder}: {error.strerror}") from None
+        return SummaryWriter(events, purge_step=done + 1)
+    except (OSError, ImportError, ValueError) as error:
+        raise UserError(f"cannot write to --log {folder}: {error}") from None
 
 
 def in_words(seconds: float) -> str:

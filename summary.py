@@ -17,6 +17,16 @@ from training_params import UserError
 RESULTS = Path(__file__).parent / "results"
 VARIED = ("temperature", "omit", "keep", "seed")  # between the runs of one file
 Line = dict[str, str]
+# What damaged files do to the code that takes them for whole ones.
+PROBLEMS = (
+    LookupError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+    csv.Error,
+)
 
 
 @contextmanager
@@ -24,7 +34,7 @@ def made_of_results(what: str) -> Iterator[None]:
     """Turn what damaged results/ or models/ do to the code inside into a UserError."""
     try:
         yield
-    except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError) as error:
+    except PROBLEMS as error:
         reason = f"{type(error).__name__}: {error}"
         raise UserError(f"results/ or models/ lack something for {what} ({reason})") from None
 
@@ -68,10 +78,14 @@ def read(name: str, **setting: str) -> list[Line]:
 def translated(name: str, start: str) -> list[list[float]]:
     """Errors at each of 0 to 3 pixels of the nets whose file starts so, in results/`name`.json.
 
-    Raises UserError if there is no such net.
+    Raises UserError if there is no such net, or one twice, or if they are not of MNIST.
     """
     rows = json.loads(contents(RESULTS / f"{name}.json"))
     nets = [row for row in rows if Path(row["file"]).name.startswith(start)]
+    if any(net["data_set"] != "MNIST" for net in nets):
+        raise UserError(f"results/{name}.json has errors on other images than MNIST's")
+    if len({net["file"] for net in nets}) < len(nets):
+        raise UserError(f"results/{name}.json has a net twice")
     if not nets:
         raise UserError(f"results/{name}.json has no net {start}...")
     return [[net["translated"][str(distance)] for distance in range(4)] for net in nets]

@@ -11,12 +11,14 @@ import os
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch.distributed as dist
 from tqdm import tqdm
 
+from layers import check_regular
 from training_params import TrainingFailed, UserError
 
 FOLDER = Path("runs")  # of outputs; git ignores it
@@ -46,7 +48,7 @@ def sweep(
     with `name(params)`, less its ".pt". The line of a run has `setting`, by column, which is the
     same for all, its hyperparameters and seed, and below `columns` what `work` returned.
     """
-    runs = _combinations(choices, args.seed)
+    runs = _combinations(choices, args.seed, name)
     if len(runs) == 1 and not args.results:
         output = args.output or f"{FOLDER}/{name(choices[0])}"
         work(_with(args, seed=args.seed[0], output=output), runs)
@@ -62,6 +64,7 @@ def sweep(
 
     todo = [run for run in runs if not any(_text(line(run)) <= done for done in finished)]
     if rank == 0:
+        _append(path, header)  # nothing but the names: that it cannot be written shows at once
         print(f"{len(runs)} runs, {len(runs) - len(todo)} of them in {path} already", flush=True)
 
     def lines_of(job: Job) -> list[dict[str, Any]]:
@@ -79,11 +82,22 @@ def sweep(
         dist.destroy_process_group()
 
 
-def _combinations(choices: Sequence[Any], seeds: Sequence[int]) -> list[Run]:
+def _combinations(
+    choices: Sequence[Any], seeds: Sequence[int], name: Callable[[Any], str]
+) -> list[Run]:
+    """Every choice with every seed. Raises UserError for two that would have the same file."""
     runs = [Run(params, seed) for params in choices for seed in seeds]
-    if len({str(run) for run in runs}) < len(runs):
-        raise UserError("the same run twice: give each value and each seed once")
+    if len({_stem(run, choices, name) for run in runs}) < len(runs):
+        raise UserError("two runs of the same name: give each value and each seed once")
     return runs
+
+
+def _stem(run: Run, choices: Sequence[Any], name: Callable[[Any], str]) -> str:
+    """The name of a run, with what differs between the choices beside what `name` tells."""
+    values = vars(run.params)
+    varied = [k for k in values if len({str(vars(other)[k]) for other in choices}) > 1]
+    marks = [f"{k}_{values[k]}" for k in varied if k not in ("hidden_units", "temperature")]
+    return "_".join([name(run.params).removesuffix(".pt"), *marks, f"seed_{run.seed}"])
 
 
 def _shared_out(
@@ -106,6 +120,7 @@ def _results_path(args: Namespace, runs: int) -> Path:
         raise UserError(f"--results {path} has the name of what a run writes: choose another")
     if args.output and os.path.realpath(path) in beside(args.output):
         raise UserError(f"--results {path} belongs to --output {args.output}: choose another")
+    check_regular(path)
     return path
 
 
@@ -117,17 +132,16 @@ def _results(
     job: Job,
 ) -> list[dict[str, Any]]:
     """Those of `work`; a training that fails, as some seeds do, does not stop the others."""
-    params, seed = job[0]
-    varied = [k for k in vars(params) if len({str(vars(other)[k]) for other in choices}) > 1]
-    marks = [f"{k}_{vars(params)[k]}" for k in varied if k not in ("hidden_units", "temperature")]
-    stem = "_".join([name(params).removesuffix(".pt"), *marks, f"seed_{seed}"])
+    stem, seed = _stem(job[0], choices, name), job[0].seed
     output = args.output or FOLDER / f"{stem}.pt"
     resume = Path(f"{output}.resume").exists()
     try:
         return work(_with(args, seed=seed, output=output, resume=resume, quiet=True), job)
     except TrainingFailed as error:
+        if len(job) > 1:  # together, where one that fails stops all
+            return [result for run in job for result in _results(args, choices, name, work, [run])]
         print(f"{stem}: {error}", flush=True)
-        return [{"problem": str(error)} for _ in job]
+        return [{"problem": str(error)}]
 
 
 def beside(output: str | Path) -> list[str]:
@@ -164,7 +178,7 @@ def _finished(path: Path, header: list[str]) -> list[dict[str, str]]:
         return []
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"cannot read {path}: {error}") from None
-    if reader.fieldnames and reader.fieldnames != header:
+    if text and reader.fieldnames != header:
         raise UserError(f"{path} holds other columns: choose another --results")
     cut = text and not text.endswith("\n")
     if cut or any(None in (*line, *line.values()) for line in lines):
@@ -172,8 +186,8 @@ def _finished(path: Path, header: list[str]) -> list[dict[str, str]]:
     return lines
 
 
-def _append(path: Path, header: list[str], line: dict[str, Any]) -> None:
-    """Add a line, in one write, below the names of the columns. Raises UserError."""
+def _append(path: Path, header: list[str], *lines: dict[str, Any]) -> None:
+    """Add lines, in one write, below the names of the columns. Raises UserError."""
     text = io.StringIO()
     writer = csv.DictWriter(text, header, lineterminator="\n")
     make_folder(path)
@@ -181,7 +195,7 @@ def _append(path: Path, header: list[str], line: dict[str, Any]) -> None:
         with open(path, "a", newline="", encoding="utf-8") as file:
             if file.tell() == 0:
                 writer.writeheader()
-            writer.writerow(line)
+            writer.writerows(lines)
             file.write(text.getvalue())
     except (OSError, ValueError) as error:
         raise UserError(f"cannot write {path}: {error}") from None
@@ -191,7 +205,10 @@ def _processes() -> tuple[int, int]:
     """This process's number and how many there are; one, unless torchrun started them."""
     if "RANK" not in os.environ:
         return 0, 1
-    dist.init_process_group("gloo")  # on GPUs too: only lines of text travel
+    try:  # gloo on GPUs too: only lines of text travel, and some wait for long trainings of others
+        dist.init_process_group("gloo", timeout=timedelta(days=30))
+    except (ValueError, RuntimeError) as error:
+        raise UserError(f"the processes of torchrun do not find each other: {error}") from None
     return dist.get_rank(), dist.get_world_size()
 
 

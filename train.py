@@ -299,8 +299,7 @@ def run(
     """
     settings = settings_of(args, model, params, describe_data(mnist, training_set), teacher)
     output = Path(args.output)
-    if os.path.isdir(output):
-        raise UserError(f"--output {output} is a folder: name a file")
+    check_output(output)
     make_folder(output)
     with Lock(output):
         resume_point = ResumePoint(output, settings)
@@ -322,6 +321,18 @@ def run(
     checkpoint = load_checkpoint(output)
     report(checkpoint, output)
     return checkpoint
+
+
+def check_output(output: Path) -> None:
+    """Raise UserError for what could not be written at the end, or would be lost then."""
+    if os.path.isdir(output):
+        raise UserError(f"--output {output} is a folder: name a file")
+    history = Path(f"{output}.csv")
+    for path in (output, history):
+        if os.path.exists(path) and not os.path.isfile(path):
+            raise UserError(f"--output {output}: {path} is no regular file, choose another")
+    if history.exists() and not history.read_bytes().startswith(history_lines([])):
+        raise UserError(f"--output {output} would replace {history}, which is no history of a run")
 
 
 def settings_of(

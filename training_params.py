@@ -247,7 +247,7 @@ def annotations(kind: str) -> dict[str, Any]:
         hints = {k: v for k, v in found.items() if hasattr(v, "__metadata__")} | hints
     for field in sorted(paper.keys() - hints.keys()):
         raise UserError(f"training_params.py: {kind}.{field} is annotated with none of the kinds")
-    return {field: hints[field] for field in vars(getattr(PaperParams, kind)) if field in hints}
+    return {field: hints[field] for field in hints if field in paper}
 
 
 def default_params(params: str, kind: str) -> SimpleNamespace:
@@ -281,12 +281,25 @@ def flag_type(kind: Any) -> Callable[[str], Any]:
     return parse
 
 
+def check_defaults(defaults: dict[str, Any], kinds: dict[str, Any]) -> None:
+    """Raise UserError for a value of a script's own that is none of `kinds`, or impossible."""
+    for field, value in defaults.items():
+        if field not in kinds:
+            raise UserError(f"the default {field} of this script is no hyperparameter: correct it")
+        try:
+            check_value(value, kinds[field])
+        except ValueError as error:
+            raise UserError(f"the default {field} of this script: {error}") from None
+
+
 def add_flags(parser: argparse.ArgumentParser, kind: str, note: str = "", **defaults: Any) -> None:
     """Add a flag for every hyperparameter of `kind`: a list of values, None if it is not given.
 
-    `defaults` are a script's own, in place of those of the class; `note` is for the help.
+    `defaults` are a script's own, in place of those of the class; `note` is for the help. Raises
+    UserError for an impossible one.
     """
     kinds = annotations(kind)
+    check_defaults(defaults, kinds)
     source = inspect.getsource(getattr(LocalParams, kind))
     comments = dict(re.findall(r"^\s*(\w+): [^#]*#\s*(.*)$", source, re.MULTILINE))
     title = f"hyperparameters (LocalParams.{kind} in training_params.py)"
@@ -340,7 +353,7 @@ class Parser(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message} (see {self.prog} --help)\n")
+        self.exit(2, f"error: {' '.join(message.splitlines())} (see {self.prog} --help)\n")
 
 
 Threads = Annotated[int, Allowed(low=1, high=1024)]

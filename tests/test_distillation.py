@@ -429,9 +429,12 @@ def test_the_teacher_is_not_overwritten(stops, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("learned_from", "status"), [("MNIST", 2), ("sample", 2), ("sample validation", None)]
+    ("learned_from", "status"),
+    [("MNIST", 2), ("sample", 2), ("MNIST validation", 2), (None, 2), ("sample validation", None)],
 )
-def test_held_out_images_that_the_teacher_has_seen_are_refused(stops, call, learned_from, status):
+def test_held_out_images_that_the_teacher_may_have_seen_are_refused(
+    stops, call, learned_from, status
+):
     save_model("teacher.pt", random_net(5), data_set={"name": learned_from})
     words = "--teacher teacher.pt --hidden-units 5 --epochs 1 --batch-size 800 --validation"
     if status is None:

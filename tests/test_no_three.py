@@ -237,3 +237,23 @@ def test_another_choice_of_digits_has_no_shift_of_the_paper(report):
 def test_errors_on_the_sample_do_not_stand_beside_those_of_the_paper(call, capsys, teacher):
     call(distillation_no_three, "--teacher", teacher, QUICK)
     assert "206" not in capsys.readouterr().out
+
+
+def test_the_best_shift_of_huge_logits_is_found():
+    """1 is lost in rounding beside them."""
+    logits, labels = torch.zeros(4, 10), torch.tensor([3, 3, 0, 0])
+    logits[:, 0] = torch.tensor([1e9, 2e9, 3e9, 4e9])
+    cases = margins(logits, labels, [3])
+    assert count(cases, labels, [3], best_shift(cases)) == (0, 0)
+    equal = margins(logits[:1], labels[:1], [3])
+    assert count(equal, labels[:1], [3], best_shift(equal)) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "default", [{"temprature": 8.0}, {"hidden_units": "many"}, {"epochs": 0}, {"epochs": None}]
+)
+def test_an_edited_default_of_the_script_is_checked(stops, monkeypatch, default):
+    monkeypatch.setattr(distillation_no_three, "DEFAULTS", default)
+    stop = stops(distillation_no_three)
+    assert (stop.status, len(stop.err.splitlines())) == (2, 1)
+    assert next(iter(default)) in stop.err

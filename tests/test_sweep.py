@@ -1,6 +1,7 @@
 """Many runs in one call: every combination, a line for each, resumed and shared out."""
 
 import csv
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -99,7 +100,7 @@ def test_a_single_run_has_a_line_if_asked_for(call):
     assert int(lines_of("lines.csv")[0]["errors"]) == load_checkpoint("net.pt")["result"]["errors"]
 
 
-@pytest.mark.parametrize("content", ["errors,of,others\n1,2,3\n", "\xff\xfe"])
+@pytest.mark.parametrize("content", ["errors,of,others\n1,2,3\n", "\xff\xfe", "\n"])
 def test_a_file_of_something_else_is_refused_and_kept(stops, content):
     Path("lines.csv").write_text(content, encoding="latin-1")
     stop = stops(train, SMALL, "--seed 0 1 --results lines.csv")
@@ -184,6 +185,43 @@ def test_runs_given_twice_and_results_that_are_outputs_are_refused(stops, tmp_pa
     stop = stops(train, SMALL, words)
     assert (stop.status, len(stop.err.splitlines())) == (2, 1)
     assert everything_in(tmp_path / "here") == {}
+
+
+def test_runs_that_would_have_the_same_file_are_refused(stops, teacher, tmp_path):
+    words = f"{QUICK} --temperature 8.0000001 8.0000002"
+    stop = stops(distillation, "--teacher", teacher, words)
+    assert (stop.status, len(stop.err.splitlines())) == (2, 1)
+    assert everything_in(tmp_path / "here") == {}
+
+
+def test_of_students_in_a_stack_only_the_one_that_fails_has_failed(call, teacher):
+    wild = "--optimizer sgd --learning-rate 1e6 --epochs 2 --temperature 0.1 1000000"
+    call(distillation, "--teacher", teacher, wild, "--hidden-units 30 --quiet")
+    good, failed = lines_of("runs/distillation.csv")
+    assert "not finite" in failed["problem"] and not failed["errors"]
+    assert not good["problem"] and int(good["errors"]) > 0
+
+
+def test_a_results_file_that_cannot_be_written_is_refused_before_any_training(stops, batches):
+    os.mkfifo("pipe.csv")
+    for path in ("pipe.csv", "/proc/lines.csv"):
+        stop = stops(train, SMALL, "--seed 0 1 --results", path)
+        assert (stop.status, len(stop.err.splitlines())) == (2, 1)
+        assert path in stop.err
+    assert not batches
+
+
+def test_a_process_without_the_others_of_torchrun_is_one_line(tmp_path):
+    done = subprocess.run(
+        [sys.executable, ROOT / "train.py", *split_words(SMALL, "--data sample --seed 0 1")],
+        cwd=tmp_path,
+        env={k: v for k, v in os.environ.items() if k != "WORLD_SIZE"} | {"RANK": "0"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "torchrun" in done.stderr
 
 
 def test_a_file_of_results_with_a_cut_line_is_not_added_to(stops, call):

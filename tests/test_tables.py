@@ -1,7 +1,9 @@
 """The tables of the pages: what they compute, and that they are those of results/."""
 
+import json
 import shutil
 import statistics
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -152,3 +154,20 @@ def test_pooled_intervals_are_those_of_one_standard_deviation_for_all_groups():
     deviation = np.sqrt((residuals**2).sum() / 7)  # 10 values less 3 means
     expected = [2.365 * deviation / np.sqrt(n) for n in (3, 2, 5)]  # t of 7 degrees: textbooks
     assert halves == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize(("change", "named"), [("twice", "twice"), ("sample", "MNIST")])
+def test_nets_twice_or_on_other_images_are_not_averaged(results, change, named):
+    nets = json.loads((results / "translated.json").read_text())
+    changed = nets + nets[:1] if change == "twice" else [nets[0] | {"data_set": "sample"}]
+    (results / "translated.json").write_text(json.dumps(changed))
+    with pytest.raises(UserError, match=named):
+        summary.translated("translated", Path(nets[0]["file"]).name)
+
+
+def test_one_run_has_no_spread(results):
+    """Rather an error than a table with nan."""
+    path = results / "no_three_800.csv"
+    path.write_text("\n".join(path.read_text().splitlines()[:2]) + "\n")
+    with pytest.raises(UserError, match="biases"):
+        tables.rewritten(README, README.read_text())

@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -723,3 +724,40 @@ def test_training_in_place_starts_from_the_present_weights(some_digits):
     before = weights_of(net)
     train(net, some_digits, params)
     assert all(torch.allclose(net.state_dict()[k], before[k], atol=1e-6) for k in before)
+
+
+@pytest.mark.parametrize("there", ["lines of runs", "a folder", "a pipe"])
+def test_what_stands_where_the_history_would_be_written_is_kept(stops, tmp_path, batches, there):
+    if there == "lines of runs":
+        Path("net.csv").write_text("data,precision,seed\nMNIST,fp32,0\n")
+    elif there == "a folder":
+        Path("net.csv").mkdir()
+    else:
+        os.mkfifo("net.csv")
+    before = everything_in(tmp_path)
+    stop = stops(train_script, "--model small --hidden-units 5 --epochs 1 --output net")
+    assert (stop.status, len(stop.err.splitlines())) == (2, 1)
+    assert "net.csv" in stop.err
+    assert everything_in(tmp_path) == before
+    assert not batches
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        [{}],
+        [{"epoch": 2, "loss": 1.0, "rate": 1.0}],
+        [{"epoch": 1, "loss": 1.0}],
+        [{"epoch": 1, "loss": 1.0, "rate": 1.0, "more": 2}],
+        [{"epoch": True, "loss": 1.0, "rate": 1.0}, {"epoch": 1, "loss": 1.0, "rate": 1.0}],
+    ],
+)
+def test_a_resume_point_with_another_history_is_refused(stops, call, monkeypatch, history):
+    words = "--model small --hidden-units 5 --epochs 2 --batch-size 500 --output net.pt --quiet"
+    monkeypatch.setattr(train_script.ResumePoint, "remove", lambda point: None)
+    call(train_script, words)
+    content = torch.load("net.pt.resume", weights_only=True)
+    torch.save(content | {"history": history}, "net.pt.resume")
+    stop = stops(train_script, words, "--resume")
+    assert (stop.status, len(stop.err.splitlines())) == (2, 1)
+    assert "net.pt.resume" in stop.err

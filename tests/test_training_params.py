@@ -329,3 +329,9 @@ def test_a_script_that_is_stopped_has_the_status_of_the_signal(capsys, signum, s
 def test_an_error_of_the_program_is_not_hidden():
     with pytest.raises(ZeroDivisionError):
         run_script(lambda: fail(ZeroDivisionError()))
+
+
+def test_an_error_in_a_word_of_several_lines_is_one_line(stops):
+    for words in (["--foo\nbar"], ["--epochs", "\n5000000\n"]):
+        stop = stops(train, *words)
+        assert (stop.status, len(stop.err.splitlines())) == (2, 1)
