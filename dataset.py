@@ -99,11 +99,13 @@ def load_mnist(data_dir: str | Path | None = None, source: str = "auto") -> Mnis
         return _load_sample()
     root = Path(data_dir or os.environ.get("MNIST_DIR") or Path(__file__).parent / "data")
     problem = _fetch(root)
+    if problem:
+        problem = f"MNIST is not in {root / 'MNIST' / 'raw'} and could not be downloaded: {problem}"
     if problem and source == "auto":
-        print(f"MNIST is not in {root} and could not be downloaded: {problem}", file=sys.stderr)
+        print(problem, file=sys.stderr)
         return _load_sample()
     if problem:
-        raise UserError(f"MNIST is not in {root} and could not be downloaded: {problem}")
+        raise UserError(problem)
     from torchvision.datasets.mnist import read_image_file, read_label_file
 
     # Not the class MNIST: it prefers what old versions of torchvision left in MNIST/processed.

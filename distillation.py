@@ -17,6 +17,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from dataset import Digits, Mnist
 from layers import (
@@ -185,6 +186,8 @@ def run_together(
     for params, seed in job:
         result = measure(students[params.temperature, seed], mnist.test.to("cpu"))
         record = {"result": result, "history": [{"loss": ""}], "versions": versions()}
+        of = f"{params.hidden_units} units, T = {params.temperature:g}, seed {seed}"
+        tqdm.write(f"{of}: {result['errors']} errors on {result['cases']:,} cases, not saved")
         results.append(columns_of(record))
     return results
 

@@ -111,10 +111,11 @@ def report_shifts(
     """
     test = mnist.test.to("cpu")
     cases, best, label_free = found_shifts(student, mnist, group)
-    chosen_on = "held-out" if mnist.name.endswith("validation") else "test"
+    validation = mnist.name.endswith("validation")
+    best_on = "held-out set" if validation else "test set, as [KD] chose it"
     rows = [
         *rows,
-        ("best", f"best on the {chosen_on} set, as [KD] chose it", best, ""),
+        ("best", f"best on the {best_on}", best, ""),
         ("label_free", "by class frequencies, no test labels", label_free, ""),
     ]
     names = ", ".join(map(str, group))

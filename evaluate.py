@@ -6,6 +6,7 @@ test images that were moved by so many pixels, too.
 
 import itertools
 import json
+import os
 import reprlib
 import sys
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from reporting import paper_errors
 from train import count_errors, measure
 from training_params import Parser, Pixels, UserError, data_flags, flag_type, run_script
 
-COLUMNS = "{:32} {:30} {:>10} {:>5} {:>7} {:>6}  {}"
+COLUMNS = "{:{}} {:30} {:>10} {:>5} {:>7} {:>6}  {}"
 
 
 EXAMPLES = """\
@@ -57,11 +58,17 @@ def evaluate(path: Path, mnist: Mnist, distances: Sequence[int] = ()) -> dict[st
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:
-    print(COLUMNS.format("file", "architecture", "weights", "T", "errors", "paper", "on 0 to 9"))
+    width = max(len(row["file"]) for row in rows)
+    print(
+        COLUMNS.format(
+            "file", width, "architecture", "weights", "T", "errors", "paper", "on 0 to 9"
+        )
+    )
     for row in rows:
         print(
             COLUMNS.format(
-                Path(row["file"]).name,
+                row["file"],
+                width,
                 row["architecture"],
                 f"{row['parameters']:,}",
                 row["temperature"] or "",
@@ -74,10 +81,11 @@ def print_table(rows: list[dict[str, Any]]) -> None:
 
 def print_translated(rows: list[dict[str, Any]], distances: Sequence[int]) -> None:
     print("Errors on test images moved by so many pixels, the mean of eight directions")
-    print(f"{'file':44}" + "".join(f" {n:>9}" for n in distances))
+    width = max(len(row["file"]) for row in rows)
+    print(f"{'file':{width}}" + "".join(f" {n:>9}" for n in distances))
     for row in rows:
         errors = (row["translated"][str(n)] for n in distances)
-        print(f"{Path(row['file']).name:44}" + "".join(f" {e:9,.1f}" for e in errors))
+        print(f"{row['file']:{width}}" + "".join(f" {e:9,.1f}" for e in errors))
 
 
 def verify(row: dict[str, Any]) -> list[str]:
@@ -117,7 +125,7 @@ def main() -> None:
     parser.usage = "%(prog)s [option ...] [CHECKPOINT ...]"
     parser.add_argument("checkpoints", nargs="*", type=Path, metavar="CHECKPOINT")
     form = parser.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="print a list for machines")
+    form.add_argument("--json", action="store_true", help="print the rows as JSON")
     form.add_argument(
         "--verify", action="store_true", help="compare with the recorded errors and SHA256SUMS"
     )
@@ -127,13 +135,15 @@ def main() -> None:
         nargs="+",
         default=[],
         metavar="PIXELS",
-        help="also count errors on test images moved by so many pixels; after the checkpoints",
+        help="also count errors on images moved by so many pixels (write it after the checkpoints)",
     )
     data_flags(parser)
     args = parser.parse_args()
     if args.verify and args.translate:
         raise UserError("--verify is of the images as they are: give it without --translate")
-    paths = args.checkpoints or sorted(MODELS.glob("*.pt"))
+    paths = args.checkpoints or [
+        Path(os.path.relpath(path)) for path in sorted(MODELS.glob("*.pt"))
+    ]
     if not paths:
         raise UserError("there is no checkpoint in models/: name one, or train one with train.py")
     mnist = load_mnist(args.data_dir, args.data)

@@ -483,7 +483,10 @@ def check_same(settings: dict[str, Any], earlier: dict[str, Any], path: Path) ->
         if now.get(name) != then.get(name)
     ]
     if differences:
-        raise UserError(f"{path} is of another run: {'; '.join(differences)}")
+        raise UserError(
+            f"{path} is of another run: {'; '.join(differences)}. Give its settings or another "
+            "--output, or delete it"
+        )
 
 
 def _flat(settings: dict[str, Any]) -> dict[str, Any]:

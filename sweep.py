@@ -11,6 +11,7 @@ import os
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +20,8 @@ import torch.distributed as dist
 from tqdm import tqdm
 
 from layers import check_regular
-from training_params import TrainingFailed, UserError
+from reporting import say_how_to_go_on
+from training_params import Stopped, TrainingFailed, UserError
 
 FOLDER = Path("runs")  # of outputs; git ignores it
 
@@ -51,7 +53,11 @@ def sweep(
     runs = _combinations(choices, args.seed, name)
     if len(runs) == 1 and not args.results:
         output = args.output or f"{FOLDER}/{name(choices[0])}"
-        work(_with(args, seed=args.seed[0], output=output), runs)
+        try:
+            work(_with(args, seed=args.seed[0], output=output), runs)
+        except Stopped:
+            say_how_to_go_on(output)
+            raise
         return
     path = _results_path(args, len(runs))
     header = [*setting, *vars(choices[0]), "seed", *columns, "problem"]
@@ -72,10 +78,16 @@ def sweep(
         return [line(run) | result for run, result in zip(job, results, strict=True)]
 
     lines = _shared_out(group(todo), lines_of, rank, world)
-    disable = args.quiet or rank > 0 or None
-    for done in tqdm(lines, total=len(todo), unit="run", disable=disable):
+    disable = args.quiet or rank > 0 or not todo or None
+    try:
+        for done in tqdm(lines, total=len(todo), unit="run", disable=disable):
+            if rank == 0:
+                _append(path, header, done)
+    except Stopped:
         if rank == 0:
-            _append(path, header, done)
+            with suppress(OSError):  # of a reader that has gone
+                print(f"Stopped. What is done is in {path}: the same command goes on.")
+        raise
     if rank == 0:
         print(f"{len(runs)} runs in {path}")
     if world > 1:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing, nullcontext
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +42,11 @@ from reporting import (
     event_writer,
     history_lines,
     report,
-    say_how_to_go_on,
     versions,
 )
 from sweep import Job, make_folder, sweep
 from training_params import (
     Parser,
-    Stopped,
     TrainingFailed,
     UserError,
     add_flags,
@@ -362,17 +361,15 @@ def fit_and_save(
     resume_point: ResumePoint,
     output: Path,
 ) -> None:
-    """The training, and its checkpoint and history; if it is stopped, a word on how to go on."""
+    """The training, and its checkpoint and history."""
     options = {name: settings[name] for name in ("seed", "precision")}
     try:
         history = fit(test_set=mnist.test, progress=progress, resume_point=resume_point, **options)
         record = settings | origin_of(model, mnist, history)
+        put_aside(output, settings)
         replace_file(f"{output}.csv", history_lines(history))
         save_model(output, model, **record)
         resume_point.remove()
-    except Stopped:
-        say_how_to_go_on(resume_point)
-        raise
     except TrainingFailed:
         resume_point.remove()  # going on would come to the same
         raise
@@ -384,6 +381,25 @@ def finished(output: Path, settings: dict[str, Any]) -> dict[str, Any]:
     check_same(settings, {name: checkpoint.get(name) for name in settings}, output)
     print(f"{output} is finished already: nothing was changed.")
     return checkpoint
+
+
+def put_aside(output: Path, settings: dict[str, Any]) -> None:
+    """Rename NAME.pt, and its history, to NAME.1.pt if it is of a run with other settings.
+
+    Or to the first number that is free: hours of training are not lost for a name.
+    """
+    if not output.exists():
+        return
+    try:
+        checkpoint = load_checkpoint(output)
+        check_same(settings, {name: checkpoint.get(name) for name in settings}, output)
+    except UserError:
+        names = (output.with_name(f"{output.stem}.{n}{output.suffix}") for n in count(1))
+        free = next(name for name in names if not os.path.lexists(name))
+        for suffix in ("", ".csv"):
+            if os.path.lexists(f"{output}{suffix}"):
+                os.rename(f"{output}{suffix}", f"{free}{suffix}")
+        print(f"{output} was of another run: it is {free} now.")
 
 
 def origin_of(model: RectifierNet, mnist: Mnist, history: list[dict[str, Any]]) -> dict[str, Any]:
@@ -411,7 +427,10 @@ def seconds_per_epoch(model: RectifierNet, digits: Digits, params: Any, precisio
 def main() -> None:
     parser = Parser(EXAMPLES, description=__doc__)
     parser.add_argument(
-        "--model", choices=("cumbersome", "small"), default="cumbersome", help="[cumbersome]"
+        "--model",
+        choices=("cumbersome", "small"),
+        default="cumbersome",
+        help="which net to train [cumbersome]",
     )
     common_flags(parser)
     add_flags(

@@ -192,7 +192,7 @@ class TrainingFailed(UserError):
 def allowed_in_words(base: type, allowed: Allowed) -> str:
     """What numbers are `allowed`, for a message."""
     if allowed.low == allowed.high:
-        return f"{allowed.low:g}, which it always is"
+        return f"{allowed.low:g}, the only value there is"
     low = f"{'above' if allowed.open_low else 'of at least'} {allowed.low:g}"
     high = f"{'below' if allowed.open_high else 'at most'} {allowed.high:,}"
     return f"a {'whole number' if base is int else 'number'} {low} and {high}"
@@ -367,19 +367,33 @@ def common_flags(parser: argparse.ArgumentParser) -> None:
     seeds = "of the first weights, the order of the data, jitter and dropout [0]"
     add("--seed", type=flag_type(Seed), nargs="+", default=[0], help=seeds)
     add("--output", metavar="PATH", help="the checkpoint to write [under runs/]")
-    add("--results", metavar="FILE", help="CSV file for a line on each run [if several, in runs/]")
+    add(
+        "--results",
+        metavar="FILE",
+        help="CSV file with a line for each run [of several: runs/SCRIPT.csv]",
+    )
     add("--resume", action="store_true", help="go on with a run that was stopped")
     add("--validation", action="store_true", help="hold out the last 10,000 training cases")
     add("--log", metavar="DIR", help="folder for TensorBoard events, one folder a run [none]")
     add("--quiet", action="store_true", help="no progress, only the result")
     data_flags(parser)
     add = parser.add_argument_group("the machine").add_argument
-    add("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="[auto]")
-    add("--precision", choices=("fp32", "bf16"), default="fp32", help="of matrix products [fp32]")
+    add(
+        "--device",
+        choices=("auto", "cpu", "cuda", "mps"),
+        default="auto",
+        help="where to train [auto]",
+    )
+    add(
+        "--precision",
+        choices=("fp32", "bf16"),
+        default="fp32",
+        help="number format of matrix products [fp32]",
+    )
     add(
         "--threads",
         type=flag_type(Threads),
-        help="of the processor; the last bits depend on it [all]",
+        help="processor threads; results differ slightly with their number [all]",
     )
 
 

@@ -48,7 +48,7 @@ def test_the_table_has_a_row_for_each_checkpoint_in_the_given_order(call, capsys
     save_model("a.pt", random_net(5, seed=2), parameters={"temperature": 20.0})
     call(evaluate, "b.pt", teacher, "a.pt")
     lines = capsys.readouterr().out.splitlines()[-3:]
-    assert [line.split()[0] for line in lines] == ["b.pt", teacher.name, "a.pt"]
+    assert [line.split()[0] for line in lines] == ["b.pt", str(teacher), "a.pt"]
     assert [float(line.split()[4]) for line in (lines[0], lines[2])] == [2.5, 20]
     for line, path in zip(lines, ("b.pt", teacher, "a.pt"), strict=True):
         result = measure(load_model(path), sample.test)
@@ -145,7 +145,7 @@ def test_translated_errors_are_the_mean_of_the_eight_directions(call, capsys, te
     assert row["translated"] == {"0": original, "2": sum(errors) / 8}
     call(evaluate, teacher, "--translate 2 0")
     line = capsys.readouterr().out.splitlines()[-1]
-    assert line.split() == [teacher.name, f"{sum(errors) / 8:.1f}", f"{original:.1f}"]
+    assert line.split() == [str(teacher), f"{sum(errors) / 8:.1f}", f"{original:.1f}"]
 
 
 @pytest.mark.parametrize("words", ["--translate -1", "--translate 1.5", "--translate 29"])

@@ -328,3 +328,18 @@ def test_an_existing_output_is_replaced_only_at_the_end(call, monkeypatch, tmp_p
     assert (tmp_path / "here" / "net.pt").read_bytes() == old
     call(train, SMALL, "--seed 1", "--output net.pt --quiet --resume")
     assert load_checkpoint("net.pt")["seed"] == 1
+
+
+def test_a_checkpoint_of_another_run_is_kept_under_another_name(call, capsys):
+    """As is a file of something else; one of the same run is replaced."""
+    call(train, SMALL, "--output net.pt --quiet")
+    first, history = Path("net.pt").read_bytes(), Path("net.pt.csv").read_bytes()
+    call(train, SMALL, "--output net.pt --quiet --seed 1")
+    assert "net.1.pt" in capsys.readouterr().out
+    assert (Path("net.1.pt").read_bytes(), Path("net.1.pt.csv").read_bytes()) == (first, history)
+    call(train, SMALL, "--output net.pt --quiet --seed 1")
+    assert not Path("net.2.pt").exists()
+    Path("net.pt").write_text("notes")
+    call(train, SMALL, "--output net.pt --quiet --seed 1")
+    assert Path("net.2.pt").read_text() == "notes"
+    assert load_checkpoint("net.pt")["seed"] == 1

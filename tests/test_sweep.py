@@ -2,6 +2,7 @@
 
 import csv
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -250,3 +251,20 @@ def test_two_processes_share_the_runs_out(tmp_path):
     assert sorted(line["seed"] for line in lines) == ["0", "1", "2"]
     saved = [load_model(tmp_path / "runs" / f"small_model_5_seed_{seed}.pt") for seed in (0, 1, 2)]
     assert not any(same_weights(saved[i], saved[i - 1]) for i in range(3))
+
+
+def test_a_sweep_that_is_stopped_says_how_to_go_on(stops, monkeypatch):
+    train_epoch, calls = train.train_epoch, []
+
+    def stop_in_the_second(*arguments):
+        calls.append(1)
+        if len(calls) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return train_epoch(*arguments)
+
+    monkeypatch.setattr(train, "train_epoch", stop_in_the_second)
+    stop = stops(train, SMALL, "--seed 0 1 2 --results lines.csv")
+    assert stop.status == 130
+    assert "What is done is in lines.csv: the same command goes on." in stop.out
+    assert "Nothing was kept" not in stop.out
+    assert len(lines_of("lines.csv")) == 1
