@@ -9,6 +9,7 @@ from typing import Annotated, Any, NamedTuple
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from dataset import Mnist, filter_by_class
 from distillation import (
@@ -119,11 +120,13 @@ def report_shifts(
         ("label_free", "by class frequencies, no test labels", label_free, ""),
     ]
     names = ", ".join(map(str, group))
-    print(f"{f'shift of the bias of {names}':40} {'':6} {'errors':>7} {f'on {names}':>8}  paper")
+    tqdm.write(
+        f"{f'shift of the bias of {names}':40} {'':6} {'errors':>7} {f'on {names}':>8}  paper"
+    )
     columns: dict[str, Any] = {}
     for column, name, shift, paper in rows:
         total, on_group = count(cases, test.labels, group, shift)
-        print(f"{name:40} {shift:+6.2f} {total:7,} {on_group:8,}  {paper}".rstrip())
+        tqdm.write(f"{name:40} {shift:+6.2f} {total:7,} {on_group:8,}  {paper}".rstrip())
         columns |= {f"{column}_shift": round(shift, 3), f"{column}_errors": total}
         columns |= {f"{column}_on_group": on_group}
     return columns | {"biases": " ".join(f"{b:.3f}" for b in student.output.bias.tolist())}

@@ -10,7 +10,8 @@ import io
 import os
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -52,12 +53,7 @@ def sweep(
     """
     runs = _combinations(choices, args.seed, name)
     if len(runs) == 1 and not args.results:
-        output = args.output or f"{FOLDER}/{name(choices[0])}"
-        try:
-            work(_with(args, seed=args.seed[0], output=output), runs)
-        except Stopped:
-            say_how_to_go_on(output)
-            raise
+        _alone(args, runs[0], name, work)
         return
     path = _results_path(args, len(runs))
     header = [*setting, *vars(choices[0]), "seed", *columns, "problem"]
@@ -79,19 +75,35 @@ def sweep(
 
     lines = _shared_out(group(todo), lines_of, rank, world)
     disable = args.quiet or rank > 0 or not todo or None
-    try:
-        for done in tqdm(lines, total=len(todo), unit="run", disable=disable):
-            if rank == 0:
-                _append(path, header, done)
-    except Stopped:
-        if rank == 0:
-            with suppress(OSError):  # of a reader that has gone
-                print(f"Stopped. What is done is in {path}: the same command goes on.")
-        raise
+    lines = tqdm(lines, total=len(todo), unit="run", disable=disable)
     if rank == 0:
+        _append_each(path, header, lines)
         print(f"{len(runs)} runs in {path}")
+    else:
+        deque(lines, maxlen=0)  # which does the runs
     if world > 1:
         dist.destroy_process_group()
+
+
+def _alone(args: Namespace, run: Run, name: Callable[[Any], str], work: Work) -> None:
+    """A single run; if it is stopped, a word on how to go on."""
+    output = args.output or f"{FOLDER}/{name(run.params)}"
+    try:
+        work(_with(args, seed=run.seed, output=output), [run])
+    except Stopped:
+        say_how_to_go_on(output)
+        raise
+
+
+def _append_each(path: Path, header: list[str], lines: Iterable[dict[str, Any]]) -> None:
+    """Add each line when it comes; if that is stopped, a word on how to go on."""
+    try:
+        for line in lines:
+            _append(path, header, line)
+    except Stopped:
+        with suppress(OSError):  # of a reader that has gone
+            print(f"Stopped. What is done is in {path}: the same command goes on.")
+        raise
 
 
 def _combinations(
@@ -152,7 +164,7 @@ def _results(
     except TrainingFailed as error:
         if len(job) > 1:  # together, where one that fails stops all
             return [result for run in job for result in _results(args, choices, name, work, [run])]
-        print(f"{stem}: {error}", flush=True)
+        tqdm.write(f"{stem}: {error}")
         return [{"problem": str(error)}]
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from dataset import Digits, Loader, Mnist, get_dataloader, hold_out, load_mnist, pixels
 from layers import (
@@ -399,7 +400,7 @@ def put_aside(output: Path, settings: dict[str, Any]) -> None:
         for suffix in ("", ".csv"):
             if os.path.lexists(f"{output}{suffix}"):
                 os.rename(f"{output}{suffix}", f"{free}{suffix}")
-        print(f"{output} was of another run: it is {free} now.")
+        tqdm.write(f"{output} was of another run: it is {free} now.")
 
 
 def origin_of(model: RectifierNet, mnist: Mnist, history: list[dict[str, Any]]) -> dict[str, Any]:
