@@ -378,9 +378,15 @@ def fit_and_save(
 
 def finished(output: Path, settings: dict[str, Any]) -> dict[str, Any]:
     """The checkpoint of a run that is resumed after its end, if it has the same settings."""
+    checkpoint = of_same_run(output, settings)
+    print(f"{output} is finished already: nothing was changed.")
+    return checkpoint
+
+
+def of_same_run(output: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """The checkpoint in `output`. Raises UserError if it has other settings, or is none."""
     checkpoint = load_checkpoint(output)
     check_same(settings, {name: checkpoint.get(name) for name in settings}, output)
-    print(f"{output} is finished already: nothing was changed.")
     return checkpoint
 
 
@@ -392,8 +398,7 @@ def put_aside(output: Path, settings: dict[str, Any]) -> None:
     if not output.exists():
         return
     try:
-        checkpoint = load_checkpoint(output)
-        check_same(settings, {name: checkpoint.get(name) for name in settings}, output)
+        of_same_run(output, settings)
     except UserError:
         names = (output.with_name(f"{output.stem}.{n}{output.suffix}") for n in count(1))
         free = next(name for name in names if not os.path.lexists(name))
