@@ -250,7 +250,7 @@ def translations() -> str:
     """C3': mean errors on the test images as they are and moved by 1, 2 and 3 pixels."""
     nets = {
         "cumbersome net, trained on jittered images": ("translated", "cumbersome_"),
-        "distilled, 800 units, T = 20": ("translated", "distilled_"),
+        f"distilled, {STUDENTS[800]}": ("translated", "distilled_"),
         "small net, 800 units": ("translated", "small_"),
         "cumbersome net of 60 epochs, jittered images": ("translated_60", "cumbersome_"),
         "distilled from it": ("translated_60", "of_jittered_"),

@@ -101,11 +101,10 @@ def load_mnist(data_dir: str | Path | None = None, source: str = "auto") -> Mnis
     problem = _fetch(root)
     if problem:
         problem = f"MNIST is not in {root / 'MNIST' / 'raw'} and could not be downloaded: {problem}"
-    if problem and source == "auto":
+        if source == "mnist":
+            raise UserError(problem)
         print(problem, file=sys.stderr)
         return _load_sample()
-    if problem:
-        raise UserError(problem)
     from torchvision.datasets.mnist import read_image_file, read_label_file
 
     # Not the class MNIST: it prefers what old versions of torchvision left in MNIST/processed.

@@ -344,7 +344,7 @@ def read_dict(path: str | Path) -> dict[str, Any]:
 def check_regular(path: str | Path) -> None:
     """Raise UserError for a folder or a special file: a pipe, say, would never end."""
     if os.path.exists(path) and not os.path.isfile(path):
-        raise UserError(f"cannot read {path}: it is no regular file")
+        raise UserError(f"cannot use {path}: it is no regular file")
 
 
 def sha256(path: Path) -> str:
@@ -373,6 +373,11 @@ def _check_pickle(pickled: bytes) -> None:
         before = opcode.name
 
 
+def resume_path(output: str | Path) -> Path:
+    """Where the state of a run is until it is done: beside its output."""
+    return Path(f"{output}.resume")
+
+
 class ResumePoint:
     """The state of a training after its last epoch, in a file beside its output.
 
@@ -380,7 +385,7 @@ class ResumePoint:
     """
 
     def __init__(self, output: str | Path, settings: dict[str, Any]):
-        self.path = Path(f"{output}.resume")
+        self.path = resume_path(output)
         self.settings = settings
         self.state: dict[str, Any] | None = None  # to go on from
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from layers import RectifierNet, ResumePoint
+from layers import RectifierNet, resume_path
 from training_params import UserError
 
 
@@ -208,11 +208,11 @@ def report(record: dict[str, Any], output: Path) -> None:
     done = f"{found}{beside} after epoch {record['parameters']['epochs']}. Saved in {output}"
     tqdm.write(done)  # above the bar of a sweep, if there is one
     if result["errors"] > 0.8 * result["cases"] and len(record["data_set"]["digits"]) == 10:
-        print("This net never left chance: try more --epochs, another --seed or a lower rate.")
+        tqdm.write("This net never left chance: try more --epochs, another --seed or a lower rate.")
 
 
 def say_how_to_go_on(output: str | Path) -> None:
     """What to type to go on with a run that was stopped."""
     again = f"Go on with: {command_line(sys.argv[0])} --resume"
     with suppress(OSError):  # of a reader that has gone
-        print("Stopped.", again if ResumePoint(output, {}).path.exists() else "Nothing was kept.")
+        print("Stopped.", again if resume_path(output).exists() else "Nothing was kept.")

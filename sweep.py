@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import torch.distributed as dist
 from tqdm import tqdm
 
-from layers import check_regular
+from layers import check_regular, resume_path
 from reporting import say_how_to_go_on
 from training_params import Stopped, TrainingFailed, UserError
 
@@ -158,7 +158,7 @@ def _results(
     """Those of `work`; a training that fails, as some seeds do, does not stop the others."""
     stem, seed = _stem(job[0], choices, name), job[0].seed
     output = args.output or FOLDER / f"{stem}.pt"
-    resume = Path(f"{output}.resume").exists()
+    resume = resume_path(output).exists()
     try:
         return work(_with(args, seed=seed, output=output, resume=resume, quiet=True), job)
     except TrainingFailed as error:

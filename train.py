@@ -27,6 +27,7 @@ from layers import (
     RectifierNet,
     ResumePoint,
     SmallNet,
+    check_regular,
     check_same,
     init_weights,
     load_checkpoint,
@@ -329,8 +330,7 @@ def check_output(output: Path) -> None:
         raise UserError(f"--output {output} is a folder: name a file")
     history = Path(f"{output}.csv")
     for path in (output, history):
-        if os.path.exists(path) and not os.path.isfile(path):
-            raise UserError(f"--output {output}: {path} is no regular file, choose another")
+        check_regular(path)
     if history.exists() and not history.read_bytes().startswith(history_lines([])):
         raise UserError(f"--output {output} would replace {history}, which is no history of a run")
 
@@ -379,7 +379,7 @@ def fit_and_save(
 def finished(output: Path, settings: dict[str, Any]) -> dict[str, Any]:
     """The checkpoint of a run that is resumed after its end, if it has the same settings."""
     checkpoint = of_same_run(output, settings)
-    print(f"{output} is finished already: nothing was changed.")
+    tqdm.write(f"{output} is finished already: nothing was changed.")
     return checkpoint
 
 

@@ -258,15 +258,17 @@ def default_params(params: str, kind: str) -> SimpleNamespace:
     """
     chosen = {"local": LocalParams, "paper": PaperParams}[params]
     kinds, fields = annotations(kind), fields_of(chosen, kind)
-    values = {field: fields[field] for field in kinds}
-    for field, value in values.items():
-        try:
-            values[field] = check_value(value, kinds[field])
-        except ValueError as error:
-            raise UserError(
-                f"training_params.py: {chosen.__name__}.{kind}.{field}: {error}"
-            ) from None
+    where = f"training_params.py: {chosen.__name__}.{kind}"
+    values = {field: checked(fields[field], kinds[field], f"{where}.{field}") for field in kinds}
     return SimpleNamespace(**values)
+
+
+def checked(value: Any, kind: Any, where: str) -> Any:
+    """`check_value` of one that stands in the code. Raises UserError that says `where`."""
+    try:
+        return check_value(value, kind)
+    except ValueError as error:
+        raise UserError(f"{where}: {error}") from None
 
 
 def flag_type(kind: Any) -> Callable[[str], Any]:
@@ -281,17 +283,6 @@ def flag_type(kind: Any) -> Callable[[str], Any]:
     return parse
 
 
-def check_defaults(defaults: dict[str, Any], kinds: dict[str, Any]) -> None:
-    """Raise UserError for a value of a script's own that is none of `kinds`, or impossible."""
-    for field, value in defaults.items():
-        if field not in kinds:
-            raise UserError(f"the default {field} of this script is no hyperparameter: correct it")
-        try:
-            check_value(value, kinds[field])
-        except ValueError as error:
-            raise UserError(f"the default {field} of this script: {error}") from None
-
-
 def add_flags(parser: argparse.ArgumentParser, kind: str, note: str = "", **defaults: Any) -> None:
     """Add a flag for every hyperparameter of `kind`: a list of values, None if it is not given.
 
@@ -299,7 +290,10 @@ def add_flags(parser: argparse.ArgumentParser, kind: str, note: str = "", **defa
     UserError for an impossible one.
     """
     kinds = annotations(kind)
-    check_defaults(defaults, kinds)
+    for field in defaults.keys() - kinds.keys():
+        raise UserError(f"the default {field} of this script is no hyperparameter: correct it")
+    where = "the default {} of this script"
+    defaults = {k: checked(v, kinds[k], where.format(k)) for k, v in defaults.items()}
     source = inspect.getsource(getattr(LocalParams, kind))
     comments = dict(re.findall(r"^\s*(\w+): [^#]*#\s*(.*)$", source, re.MULTILINE))
     title = f"hyperparameters (LocalParams.{kind} in training_params.py)"

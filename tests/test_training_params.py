@@ -16,11 +16,13 @@ from training_params import (
     LocalParams,
     Optimizer,
     PaperParams,
+    Parser,
     Positive,
     Probability,
     Share,
     TrainingFailed,
     UserError,
+    add_flags,
     check_value,
     default_params,
     run_script,
@@ -335,3 +337,9 @@ def test_an_error_in_a_word_of_several_lines_is_one_line(stops):
     for words in (["--foo\nbar"], ["--epochs", "\n5000000\n"]):
         stop = stops(train, *words)
         assert (stop.status, len(stop.err.splitlines())) == (2, 1)
+
+
+def test_a_default_of_a_script_is_taken_in_its_type():
+    parser = Parser("", description="")
+    add_flags(parser, "Distilled", hidden_units="300")
+    assert parser.parse_args([]).hidden_units == [300]
