@@ -1,35 +1,27 @@
 """MNIST as tensors: loading, a bundled sample, translation jitter, digit filter, minibatches."""
 
-import hashlib
 import math
 import os
-import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from http.client import HTTPException
+from numbers import Integral
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from training_params import UserError
+from support.errors import UserError
+from support.files import sha256
+from support.mnist_files import SHA256, FilesMissing, read_mnist
 
-# The uncompressed files that torchvision reads. It checks what it downloads, not what it finds.
-SHA256 = {
-    "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-    "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-    "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-    "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
-}
-SAMPLE = Path(__file__).parent / "data" / "sample-5000.npz"
+HERE = Path(__file__).parent
+SAMPLE = HERE / "data" / "sample-5000.npz"
 SAMPLE_SHA256 = "ec56671eedea578fe38198d455616f721540adb79079f21462763a80602814a0"
-MAX_BYTES = 2**26  # more than any file of MNIST has
 CHUNK = 50  # minibatches gathered at once
-DOWNLOAD_SECONDS = 20  # without a word from the network for this long, there is none
 
 
 @dataclass(frozen=True)
@@ -65,6 +57,15 @@ class Mnist(NamedTuple):
     test: Digits
     name: str  # "MNIST", "MNIST validation" or "sample"
 
+    def describe(self, training_set: Digits) -> dict[str, Any]:
+        """The data of a run on `training_set`, a part of these, as its checkpoint records them."""
+        return {
+            "name": self.name,
+            "training_cases": len(training_set),
+            "digits": training_set.labels.unique().tolist(),
+            "test_cases": len(self.test),
+        }
+
 
 def as_digits(images: Tensor, labels: Tensor) -> Digits:
     """Digits from uint8 images (N, 28, 28) and integer labels 0-9 (N,) of any source.
@@ -89,29 +90,44 @@ def pixels(images: Tensor) -> Tensor:
 def load_mnist(data_dir: str | Path | None = None, source: str = "auto") -> Mnist:
     """MNIST from `data_dir` (else $MNIST_DIR, else data/), downloaded where it is missing.
 
-    `source` is "mnist", "sample" (5,000 bundled training digits: 4,000 to train, 1,000 to test)
-    or "auto": MNIST, and the sample where there is no network either. Raises UserError for a file
-    that is not the canonical one, or when MNIST was asked for and cannot be had.
+    The folder is one with the four files, gzipped or not, or with MNIST/raw. `source` is "mnist",
+    "sample" (5,000 bundled training digits: 4,000 to train, 1,000 to test) or "auto": MNIST, and
+    the sample where no folder was named and there is no network either. Raises UserError for a
+    file that is not the canonical one, or when MNIST cannot be had.
     """
     if source not in ("mnist", "sample", "auto"):
         raise UserError(f"there is no source {source!r} of data: mnist, sample or auto")
     if source == "sample":
         return _load_sample()
-    root = Path(data_dir or os.environ.get("MNIST_DIR") or Path(__file__).parent / "data")
-    problem = _fetch(root)
-    if problem:
-        problem = f"MNIST is not in {root / 'MNIST' / 'raw'} and could not be downloaded: {problem}"
-        if source == "mnist":
-            raise UserError(problem)
-        print(problem, file=sys.stderr)
+    named = data_dir or os.environ.get("MNIST_DIR")
+    try:
+        files = read_mnist(Path(os.path.expanduser(named or HERE / "data")))
+    except FilesMissing as error:
+        if named or source == "mnist":
+            raise
+        print(error, file=sys.stderr)
         return _load_sample()
-    from torchvision.datasets.mnist import read_image_file, read_label_file
-
-    # Not the class MNIST: it prefers what old versions of torchvision left in MNIST/processed.
-    files = [str(root / "MNIST" / "raw" / name) for name in SHA256]
-    training = as_digits(read_image_file(files[0]), read_label_file(files[1]))
-    test = as_digits(read_image_file(files[2]), read_label_file(files[3]))
+    train_images, train_labels, test_images, test_labels = map(files.get, SHA256)
+    training, test = _digits(train_images, train_labels), _digits(test_images, test_labels)
     return Mnist(training, test, name="MNIST")
+
+
+def _digits(images: bytes, labels: bytes) -> Digits:
+    """Digits from the contents of two files of MNIST, whose headers have 16 and 8 bytes."""
+    return as_digits(
+        torch.frombuffer(bytearray(images), dtype=torch.uint8, offset=16).view(-1, 28, 28),
+        torch.frombuffer(bytearray(labels), dtype=torch.uint8, offset=8),
+    )
+
+
+def _load_sample() -> Mnist:
+    """4,000 digits to train and 1,000 to test, the ten classes in turn."""
+    if sha256(SAMPLE) != SAMPLE_SHA256:
+        raise UserError(f"{SAMPLE} is corrupt: restore it from the repository")
+    with np.load(SAMPLE, allow_pickle=False) as arrays:
+        images, labels = (torch.from_numpy(arrays[name]) for name in ("images", "labels"))
+    digits = as_digits(images, labels)
+    return Mnist(digits[:4000], digits[4000:], name="sample")
 
 
 def hold_out(mnist: Mnist, cases: int = 10_000) -> Mnist:
@@ -131,7 +147,7 @@ def filter_by_class(
 ) -> Digits:
     """The cases whose digit is in `keep`, or is not in `omit`; exactly one of them is given.
 
-    Raises UserError for both, neither, something that is no digit, or if no case is left.
+    Raises UserError for both, neither, something that is not a digit, or if no case is left.
     """
     if (keep is None) == (omit is None):
         raise UserError("filter_by_class: give either the digits to keep or those to omit")
@@ -196,8 +212,9 @@ class Loader:
 
     def _draw(self, generator: torch.Generator) -> Tensor:
         """Order of the cases and where each lies in its windows: int64 (3, N)."""
-        order = torch.randperm(len(self.digits), generator=generator)
-        shifts = torch.randint(2 * self.jitter + 1, (2, len(order)), generator=generator)
+        cpu = {"generator": generator, "device": "cpu"}
+        order = torch.randperm(len(self.digits), **cpu)
+        shifts = torch.randint(2 * self.jitter + 1, (2, len(order)), **cpu)
         return torch.cat((order[None], shifts))
 
 
@@ -219,78 +236,8 @@ def get_dataloader(
     """
     if batch_size > len(digits):
         raise UserError(f"a batch of {batch_size} is larger than the data set ({len(digits)})")
-    stacked = not isinstance(seed, int)
-    generators = [torch.Generator().manual_seed(s) for s in (seed if stacked else [seed])]
+    stacked = not isinstance(seed, Integral)
+    generators = [
+        torch.Generator("cpu").manual_seed(int(one)) for one in (seed if stacked else [seed])
+    ]
     return Loader(digits, batch_size, generators, jitter, stacked)
-
-
-def _load_sample() -> Mnist:
-    """4,000 digits to train and 1,000 to test, the ten classes in turn."""
-    _check_sha256(SAMPLE, SAMPLE_SHA256, "restore it from the repository")
-    with np.load(SAMPLE, allow_pickle=False) as arrays:
-        images, labels = (torch.from_numpy(arrays[name]) for name in ("images", "labels"))
-    digits = as_digits(images, labels)
-    return Mnist(digits[:4000], digits[4000:], name="sample")
-
-
-def _fetch(root: Path) -> str | None:
-    """Have the four canonical files in root/MNIST/raw; else say why they could not be had."""
-    raw, old = root / "MNIST" / "raw", root / "MNIST" / "processed"
-    problem = None
-    if not all(os.path.isfile(raw / name) for name in SHA256):
-        if os.path.exists(old):  # torchvision would take it for the data
-            raise UserError(f"{old} is of an old version of torchvision: delete it and run again")
-        problem = _download(root)
-    for name, digest in SHA256.items():
-        if os.path.exists(raw / name):
-            _check_sha256(raw / name, digest, "delete it and run again, to have it anew")
-    return problem
-
-
-def _download(root: Path) -> str | None:
-    """Let torchvision unpack or download MNIST; the reason, in a line, if it could not."""
-    try:
-        from torchvision.datasets import MNIST
-    except ImportError as error:
-        return f"torchvision cannot be imported ({error})"
-    for name, _ in MNIST.resources:
-        _check_size(root / "MNIST" / "raw" / name)
-    timeout = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(DOWNLOAD_SECONDS)
-    try:
-        MNIST(str(root), download=True)
-    except PermissionError as error:
-        raise UserError(f"cannot write to {error.filename}: {error.strerror}") from None
-    except (OSError, EOFError, RuntimeError, ValueError, HTTPException) as error:
-        _check_archives(root / "MNIST" / "raw")
-        return " ".join(str(error).split())
-    finally:
-        socket.setdefaulttimeout(timeout)
-    return None
-
-
-def _check_archives(raw: Path) -> None:
-    """Name a compressed file that is present but corrupt, as the cause of a failed download."""
-    from torchvision.datasets import MNIST
-    from torchvision.datasets.utils import check_integrity
-
-    for name, md5 in MNIST.resources:
-        if (raw / name).exists() and not check_integrity(raw / name, md5):
-            raise UserError(f"{raw / name} is corrupt: delete it and run again, to have it anew")
-
-
-def _check_size(path: Path) -> None:
-    if os.path.exists(path) and path.stat().st_size > MAX_BYTES:
-        raise UserError(f"{path} is corrupt (too large): delete it and run again, to have it anew")
-
-
-def _check_sha256(path: Path, digest: str, remedy: str) -> None:
-    if not path.is_file():  # a pipe, say, would never end
-        raise UserError(f"{path} is no regular file: {remedy}")
-    _check_size(path)
-    try:
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    if found != digest:
-        raise UserError(f"{path} is corrupt (its SHA-256 is not that of MNIST): {remedy}")

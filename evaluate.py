@@ -1,24 +1,37 @@
 """Errors of checkpoints on the test set: `python evaluate.py [CHECKPOINT ...]`.
 
-Without arguments, of all checkpoints in models/. `--translate 1 2 3` counts them on
-test images that were moved by so many pixels, too.
+Prints a line for each, by default for those in models/, within half a minute:
+
+    file                      architecture                     weights     T  errors  paper ...
+    cumbersome_model_1200.pt  CumbersomeNet 784-1200-1200-10  2,395,210           68     67 ...
+
+`--translate 1 2 3` counts the errors on test images moved by so many pixels, too. The functions
+`logits_of`, `count_errors` and `measure` do the same for any net in Python.
 """
 
+import argparse
 import itertools
 import json
 import os
 import reprlib
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dataset import Digits, Mnist, load_mnist, translate
-from layers import MODELS, RectifierNet, load_checkpoint, model_from, sha256
-from reporting import paper_errors
-from train import count_errors, measure
-from training_params import Parser, Pixels, UserError, data_flags, flag_type, run_script
+import torch
+from torch import Tensor, nn
+
+from dataset import Digits, Mnist, load_mnist, pixels, translate
+from support.checkpoints import MODELS, load_checkpoint, model_from
+from support.command_line import Parser, data_flags, flag_type, user_path
+from support.errors import UserError
+from support.files import read_file, sha256
+from support.hyperparameters import PIXELS
+from support.paper import paper_errors
+from support.script import run_script
 
 COLUMNS = "{:{}} {:30} {:>10} {:>5} {:>7} {:>6}  {}"
 
@@ -30,7 +43,33 @@ python evaluate.py --verify  # compare with what is recorded
 """
 
 
-def translated_errors(model: RectifierNet, digits: Digits, distance: int) -> float:
+@torch.no_grad()
+def logits_of(model: nn.Module, images: Tensor, chunk: int = 2000) -> Tensor:
+    """float32 logits (N, 10) in eval mode for uint8 images (N, 28, 28); no random number is drawn.
+
+    Those of a stack are (S, N, 10). In chunks, for memory.
+    """
+    model.eval()
+    return torch.cat([model(pixels(part)).float() for part in images.split(chunk)], dim=-2)
+
+
+def count_errors(model: nn.Module, digits: Digits) -> Tensor:
+    """The number of `digits` that are not classified correctly: int64 (), of a stack (S,)."""
+    return (logits_of(model, digits.images).argmax(-1) != digits.labels).sum(-1)
+
+
+def measure(model: nn.Module, digits: Digits) -> dict[str, Any]:
+    """Errors of one net as checkpoints record them: integers, in total and for each digit."""
+    wrong = digits.labels[logits_of(model, digits.images).argmax(-1) != digits.labels]
+    return {
+        "errors": len(wrong),
+        "cases": len(digits),
+        "errors_per_digit": wrong.bincount(minlength=10).tolist(),
+        "cases_per_digit": digits.labels.bincount(minlength=10).tolist(),
+    }
+
+
+def translated_errors(model: nn.Module, digits: Digits, distance: int) -> float:
     """Mean number of errors on `digits` moved by `distance` pixels in each of eight directions.
 
     They are up, down, left, right and the diagonals, on which both coordinates change by as much.
@@ -59,11 +98,8 @@ def evaluate(path: Path, mnist: Mnist, distances: Sequence[int] = ()) -> dict[st
 
 def print_table(rows: list[dict[str, Any]]) -> None:
     width = max(len(row["file"]) for row in rows)
-    print(
-        COLUMNS.format(
-            "file", width, "architecture", "weights", "T", "errors", "paper", "on 0 to 9"
-        )
-    )
+    names = ("architecture", "weights", "T", "errors", "paper", "on 0 to 9")
+    print(COLUMNS.format("file", width, *names))
     for row in rows:
         print(
             COLUMNS.format(
@@ -101,12 +137,9 @@ def verify(row: dict[str, Any]) -> list[str]:
         if row[name] != recorded.get(name)
     ]
     sums = path.with_name("SHA256SUMS")
-    try:
-        listed = sums.read_text().splitlines()
-    except FileNotFoundError:
+    if not sums.exists():
         return found
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {sums}: {error}") from None
+    listed = read_file(sums).decode(errors="replace").splitlines()
     if f"{sha256(path)}  {path.name}" not in listed:
         found.append(f"its SHA-256 is not the one in {sums}")
     return found
@@ -120,18 +153,17 @@ def print_verdicts(rows: list[dict[str, Any]]) -> bool:
     return not any(found.values())
 
 
-def main() -> None:
+def parse_arguments() -> argparse.Namespace:
     parser = Parser(EXAMPLES, description=__doc__)
     parser.usage = "%(prog)s [option ...] [CHECKPOINT ...]"
-    parser.add_argument("checkpoints", nargs="*", type=Path, metavar="CHECKPOINT")
+    parser.add_argument("checkpoints", nargs="*", type=user_path, metavar="CHECKPOINT")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print the rows as JSON")
-    form.add_argument(
-        "--verify", action="store_true", help="compare with the recorded errors and SHA256SUMS"
-    )
+    verify = "compare with the recorded errors and SHA256SUMS"
+    form.add_argument("--verify", action="store_true", help=verify)
     parser.add_argument(
         "--translate",
-        type=flag_type(Pixels),
+        type=flag_type(PIXELS),
         nargs="+",
         default=[],
         metavar="PIXELS",
@@ -141,11 +173,22 @@ def main() -> None:
     args = parser.parse_args()
     if args.verify and args.translate:
         raise UserError("--verify is of the images as they are: give it without --translate")
-    paths = args.checkpoints or [
-        Path(os.path.relpath(path)) for path in sorted(MODELS.glob("*.pt"))
-    ]
+    return args
+
+
+def published() -> list[Path]:
+    """The checkpoints in models/. Raises UserError if there are none."""
+    paths = sorted(MODELS.glob("*.pt"))
     if not paths:
         raise UserError("there is no checkpoint in models/: name one, or train one with train.py")
+    with suppress(ValueError):  # on another drive of Windows there is no relative path
+        paths = [Path(os.path.relpath(path)) for path in paths]
+    return paths
+
+
+def main() -> None:
+    args = parse_arguments()
+    paths = args.checkpoints or published()
     mnist = load_mnist(args.data_dir, args.data)
     distances = list(dict.fromkeys(args.translate))
     rows = [evaluate(path, mnist, distances) for path in paths]
@@ -154,7 +197,7 @@ def main() -> None:
         return
     if args.verify:
         sys.exit(0 if print_verdicts(rows) else 1)
-    print(f"Errors on {len(mnist.test):,} test cases of {mnist.name}; the paper: [KD] s.3")
+    print(f"Errors on {len(mnist.test):,} test images of {mnist.name}; the paper: [KD] s.3")
     if mnist.name == "sample":
         print("They are of MNIST's training images: a net trained on MNIST has seen them.")
     print_table(rows)

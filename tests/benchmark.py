@@ -40,9 +40,13 @@ from common import MNIST_ROOT
 
 from dataset import get_dataloader, load_mnist
 from distillation import distillation_loss
+from evaluate import logits_of
 from layers import CumbersomeNet, SmallNet, StackedNet, init_weights
-from train import hard_loss, logits_of, make_optimizer, train_epoch
-from training_params import Allowed, Parser, UserError, default_params, flag_type, run_script
+from support.command_line import Parser, flag_type
+from support.errors import UserError
+from support.hyperparameters import Allowed, default_params
+from support.script import run_script
+from train import hard_loss, make_optimizer, train_one_epoch
 
 EPOCH = 600  # minibatches of 100
 SEEDS = list(range(10))  # of the students that are trained together
@@ -75,7 +79,7 @@ def project(task: Task) -> Run:
         loss = distillation_loss(each, params.hard_weight)
     loader = get_dataloader(digits, 100, seed, params.jitter)
     optimizer = make_optimizer(model, params)
-    return partial(train_epoch, model, loader, optimizer, loss, params, 0, task.precision)
+    return partial(train_one_epoch, model, loader, optimizer, loss, params, 0, task.precision)
 
 
 def conventional_net(units: int, visible: float, hidden: float) -> nn.Sequential:

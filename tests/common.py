@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from dataset import Digits, as_digits
 from layers import RectifierNet, SmallNet
-from training_params import default_params
+from support.hyperparameters import default_params
 
 ROOT = Path(__file__).resolve().parent.parent
 MNIST_ROOT = Path(os.environ.get("MNIST_DIR") or ROOT / "data")

@@ -15,7 +15,7 @@ import dataset
 import evaluate
 import train
 from dataset import Digits, Mnist, load_mnist
-from training_params import run_script
+from support.script import run_script
 
 
 def refuse_network(*_: Any, **__: Any) -> None:

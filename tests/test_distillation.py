@@ -17,10 +17,15 @@ from torch import nn
 import distillation
 from dataset import pixels
 from distillation import distill, distill_together, distillation_loss, soft_targets
-from layers import ResumePoint, SmallNet, init_weights, load_checkpoint, load_model, save_model
-from reporting import Progress
-from train import count_errors, logits_of, train
-from training_params import LocalParams, UserError, default_params
+from evaluate import count_errors, logits_of
+from layers import SmallNet, init_weights
+from support.checkpoints import load_checkpoint, load_model, save_model
+from support.errors import UserError
+from support.hyperparameters import default_params
+from support.reporting import Progress
+from support.resume import ResumePoint
+from train import train
+from training_params import LocalParams
 
 TEMPERATURES = [1.0, 2.7, 8.0, 20.0]
 

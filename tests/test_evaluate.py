@@ -10,8 +10,9 @@ from torch import Tensor
 
 import evaluate
 from dataset import Mnist, pixels
-from layers import load_checkpoint, load_model, save_model, write_atomically
-from train import measure
+from evaluate import measure
+from support.archives import write_dict
+from support.checkpoints import load_checkpoint, load_model, save_model
 
 MODELS = ROOT / "models"
 EXPECTED = {
@@ -84,7 +85,7 @@ def test_a_record_of_another_form_does_not_break_the_table(
     named = Mnist(sample.training, sample.test, "MNIST")
     monkeypatch.setattr(evaluate, "load_mnist", lambda *_: named)
     save_model("net.pt", random_net(5))
-    write_atomically("net.pt", load_checkpoint("net.pt") | record)
+    write_dict("net.pt", load_checkpoint("net.pt") | record)
     stop = stops(evaluate, "net.pt")
     assert stop.status in (0, 2)
     assert len(stop.err.splitlines()) == (1 if stop.status else 0)

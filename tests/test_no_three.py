@@ -8,9 +8,10 @@ from common import some_params
 import distillation_no_three
 from dataset import pixels
 from distillation import distill
-from distillation_no_three import best_shift, count, label_free_shift, margins
-from layers import SmallNet, init_weights, load_checkpoint, load_model
-from train import count_errors
+from distillation_no_three import best_shift, errors_at, label_free_shift, margins
+from evaluate import count_errors
+from layers import SmallNet, init_weights
+from support.checkpoints import load_checkpoint, load_model
 
 GROUPS = [[3], [0], [9], [7, 8], [0, 4, 9], list(range(9))]
 QUICK = "--hidden-units 20 --epochs 1 --batch-size 200 --quiet"
@@ -106,7 +107,7 @@ def test_name_and_checkpoint_tell_which_digits_the_student_saw(call, teacher, wo
 @pytest.mark.parametrize("shift", [-7.6, -1.0, 0.0, 0.3, 3.5])
 def test_errors_are_those_of_the_shifted_logits(group, shift):
     logits, labels = random_case()
-    found = count(margins(logits, labels, group), labels, group, shift)
+    found = errors_at(margins(logits, labels, group), labels, group, shift)
     assert found == errors_by_hand(logits, labels, group, shift)
 
 
@@ -150,7 +151,7 @@ def test_the_best_shift_lies_in_the_middle_of_the_best_interval():
     labels = torch.tensor([3, 3, 0, 0])
     cases = margins(logits - torch.nn.functional.one_hot(torch.full((4,), 5), 10), labels, [3])
     assert best_shift(cases) == pytest.approx(4)
-    assert count(cases, labels, [3], 4.0) == (0, 0)
+    assert errors_at(cases, labels, [3], 4.0) == (0, 0)
 
 
 @pytest.mark.parametrize("share", [0.05, 0.1, 0.5, 0.9])
@@ -244,9 +245,9 @@ def test_the_best_shift_of_huge_logits_is_found():
     logits, labels = torch.zeros(4, 10), torch.tensor([3, 3, 0, 0])
     logits[:, 0] = torch.tensor([1e9, 2e9, 3e9, 4e9])
     cases = margins(logits, labels, [3])
-    assert count(cases, labels, [3], best_shift(cases)) == (0, 0)
+    assert errors_at(cases, labels, [3], best_shift(cases)) == (0, 0)
     equal = margins(logits[:1], labels[:1], [3])
-    assert count(equal, labels[:1], [3], best_shift(equal)) == (0, 0)
+    assert errors_at(equal, labels[:1], [3], best_shift(equal)) == (0, 0)
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,11 @@ import shlex
 import sys
 from pathlib import Path
 
+import claims
 import pytest
 from common import ROOT, Reached, reached
 from torch import nn
 
-import claims
 import dataset
 import distillation
 import distillation_no_three

@@ -9,15 +9,15 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import reporting
 import torch
 from common import ROOT, Reached, everything_in, reached, same_weights, split_words
 
 import distillation
 import distillation_no_three
 import evaluate
-import reporting
 import train
-from layers import load_checkpoint, load_model
+from support.checkpoints import load_checkpoint, load_model
 from training_params import LocalParams
 
 SMALL = "--model small --hidden-units 10 --epochs 1"
@@ -322,7 +322,7 @@ def test_an_existing_output_is_replaced_only_at_the_end(call, monkeypatch, tmp_p
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(train, "train_epoch", stop)
+        patch.setattr(train, "train_one_epoch", stop)
         with pytest.raises(KeyboardInterrupt):
             call(train, SMALL, "--seed 1", "--output net.pt --quiet")
     assert (tmp_path / "here" / "net.pt").read_bytes() == old

@@ -15,8 +15,8 @@ import distillation
 import distillation_no_three
 import train
 from distillation import group_small
-from layers import load_checkpoint, load_model
-from sweep import Run
+from support.checkpoints import load_checkpoint, load_model
+from support.sweep import Run
 
 QUICK = "--epochs 1 --batch-size 500 --quiet"
 SMALL = f"--model small --hidden-units 5 {QUICK}"
@@ -68,16 +68,16 @@ def test_a_sweep_that_is_stopped_goes_on_in_the_midst_of_a_run(call, monkeypatch
     call(train, words, "--results whole.csv")
     for path in Path("runs").glob("*.pt"):
         path.rename(f"{path}.whole")
-    train_epoch, calls = train.train_epoch, []
+    train_one_epoch, calls = train.train_one_epoch, []
 
     def stop_in_the_fifth(*arguments):
         calls.append(1)
         if len(calls) == 5:
             raise KeyboardInterrupt
-        return train_epoch(*arguments)
+        return train_one_epoch(*arguments)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(train, "train_epoch", stop_in_the_fifth)
+        patch.setattr(train, "train_one_epoch", stop_in_the_fifth)
         call(train, words, "--results lines.csv")
     assert len(lines_of("lines.csv")) == 1
     call(train, words, "--results lines.csv")
@@ -254,15 +254,15 @@ def test_two_processes_share_the_runs_out(tmp_path):
 
 
 def test_a_sweep_that_is_stopped_says_how_to_go_on(stops, monkeypatch):
-    train_epoch, calls = train.train_epoch, []
+    train_one_epoch, calls = train.train_one_epoch, []
 
     def stop_in_the_second(*arguments):
         calls.append(1)
         if len(calls) == 2:
             os.kill(os.getpid(), signal.SIGINT)
-        return train_epoch(*arguments)
+        return train_one_epoch(*arguments)
 
-    monkeypatch.setattr(train, "train_epoch", stop_in_the_second)
+    monkeypatch.setattr(train, "train_one_epoch", stop_in_the_second)
     stop = stops(train, SMALL, "--seed 0 1 2 --results lines.csv")
     assert stop.status == 130
     assert "What is done is in lines.csv: the same command goes on." in stop.out

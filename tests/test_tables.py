@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from common import ROOT
-
 import summary
 import tables
+from common import ROOT
+
 from training_params import UserError
 
 

@@ -22,35 +22,17 @@ from common import (
 
 import train as train_script
 from dataset import as_digits, get_dataloader, pixels
-from layers import (
-    CumbersomeNet,
-    ResumePoint,
-    SmallNet,
-    init_weights,
-    load_checkpoint,
-    load_model,
-    read_dict,
-    scale_weights,
-    write_atomically,
-)
-from reporting import Progress, paper_errors
-from train import (
-    count_errors,
-    hard_loss,
-    logits_of,
-    make_optimizer,
-    measure,
-    schedule,
-    set_schedule,
-    train,
-)
-from training_params import (
-    LocalParams,
-    PaperParams,
-    TrainingFailed,
-    UserError,
-    default_params,
-)
+from evaluate import count_errors, logits_of, measure
+from layers import CumbersomeNet, SmallNet, init_weights, scale_weights
+from support.archives import read_dict, write_dict
+from support.checkpoints import load_checkpoint, load_model
+from support.errors import TrainingFailed, UserError
+from support.hyperparameters import default_params
+from support.paper import paper_errors
+from support.reporting import Progress
+from support.resume import ResumePoint
+from train import hard_loss, make_optimizer, schedule, set_schedule, train
+from training_params import LocalParams, PaperParams
 
 DROPOUT = {
     "optimizer": "sgd",
@@ -583,7 +565,7 @@ def test_a_resume_point_with_odd_values_is_refused_and_kept(stops, stopped, tmp_
     path = tmp_path / "here" / "net.pt.resume"
     state = read_dict(path)
     edit(state)
-    write_atomically(path, state)
+    write_dict(path, state)
     before = path.read_bytes()
     stop = stops(train_script, WORDS, "--resume")
     assert (stop.status, len(stop.err.splitlines())) == (2, 1)

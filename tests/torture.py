@@ -61,7 +61,7 @@ from torture_harness import (
 
 import layers
 import train
-from training_params import UserError
+from support.errors import UserError
 
 # kills
 

@@ -37,7 +37,7 @@ from torch import Tensor
 import dataset
 import layers
 import train
-from training_params import UserError
+from support.errors import UserError
 
 MEMORY = 1024  # MB that reading a file may take
 ADDRESS_SPACE = 3 * 2**30  # and where it is stopped, for the sake of the machine

@@ -32,7 +32,7 @@ from common import ROOT
 import distillation
 import layers
 import train
-from training_params import run_script
+from support.script import run_script
 
 RESUME, OUTPUT, HISTORY = "net.pt.resume", "net.pt", "net.pt.csv"
 COMMON = f"--hidden-units 20 --data sample --threads 1 --output {OUTPUT}"

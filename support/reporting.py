@@ -1,4 +1,4 @@
-"""What a training tells: progress, first and last lines, its history, and its results by column."""
+"""What a training run prints and records: progress, first and last lines, history, results."""
 
 import csv
 import io
@@ -7,8 +7,6 @@ import platform
 import shlex
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TextIO
@@ -17,12 +15,15 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from layers import RectifierNet, resume_path
-from training_params import UserError
+from layers import RectifierNet
+from support.errors import UserError
+from support.paper import paper_errors
+
+TIMED = 50  # minibatches from which the time of a run is estimated: as many as are gathered at once
 
 
 class Progress:
-    """One progress bar, or a plain line at each evaluation where the output is no terminal.
+    """One progress bar, or a plain line at each evaluation where the output is not a terminal.
 
     `counted` says what the errors are; `events` is a SummaryWriter of TensorBoard, or None.
     """
@@ -31,9 +32,17 @@ class Progress:
         self.quiet, self.counted, self.events = quiet, counted, events
         self.bar: tqdm | None = None
 
+    @classmethod
+    def of_run(cls, run: Any, data: str, done: int) -> "Progress":
+        """For a `Run` of support.sweep on the data of that name, after `done` epochs."""
+        counted = "held-out errors" if data.endswith(" validation") else "test errors"
+        events = None if run.log is None else event_writer(run.log, run.output, done)
+        return cls(run.quiet, counted, events)
+
     def start(self, epochs: int, batches: int, done: int) -> None:
+        """A run of `epochs` epochs of so many minibatches begins after `done` of them."""
         self.epochs, self.done, self.started = epochs, done, time.perf_counter()
-        self.errors = ""
+        self.to_do, self.seen, self.errors = (epochs - done) * batches, 0, ""
         if not self.quiet and sys.stderr.isatty():
             self.bar = tqdm(
                 total=epochs * batches,
@@ -43,8 +52,14 @@ class Progress:
             )
 
     def after_batch(self) -> None:
+        self.seen += 1
         if self.bar:
             self.bar.update()
+        if self.seen == 1:  # which had much to set up
+            self.first = _now()
+        elif self.seen == min(1 + TIMED, self.to_do) and not self.quiet:
+            seconds = (_now() - self.first) / (self.seen - 1) * self.to_do
+            tqdm.write(f"  this takes about {in_units(seconds)}")
 
     def after_epoch(self, entry: dict[str, Any]) -> None:
         if self.events:
@@ -68,12 +83,19 @@ class Progress:
             self.events.close()
 
 
+def _now() -> float:
+    """The time once the GPU, if there is one, has done what it was given."""
+    if torch.accelerator.is_available():
+        torch.accelerator.synchronize()
+    return time.perf_counter()
+
+
 def coloured(stream: TextIO) -> bool:
     """Whether to colour what goes to `stream`: a terminal, and nobody asked for none."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
-def event_writer(folder: str, output: Path, done: int) -> Any:
+def event_writer(folder: Path, output: Path, done: int) -> Any:
     """A writer of TensorBoard events to a folder of its own in `folder`, after `done` epochs.
 
     Raises UserError if tensorboard is not installed or the folder cannot be written to.
@@ -93,30 +115,29 @@ def event_writer(folder: str, output: Path, done: int) -> Any:
         raise UserError(f"cannot write to --log {folder}: {error}") from None
 
 
-def in_words(seconds: float) -> str:
+def in_units(seconds: float) -> str:
+    """A time for people: "50 min"."""
     for unit, length in (("hours", 3600), ("min", 60)):
         if seconds > 1.5 * length:
             return f"{seconds / length:.{1 if unit == 'hours' else 0}f} {unit}"
     return f"{max(1, seconds):.0f} s"
 
 
-def announce(
-    model: RectifierNet, params: Any, settings: dict[str, Any], done: int, seconds: float
-) -> None:
-    """The first lines: what will be trained, on what, for how long, with which values."""
+def announce(model: RectifierNet, settings: dict[str, Any], done: int) -> None:
+    """The first lines: what will be trained, on what, with which values."""
     data, weights = settings["data_set"], sum(p.numel() for p in model.parameters())
     device, threads = next(model.parameters()).device.type, torch.get_num_threads()
     print(
         f"Training {settings['architecture']} 784-{model.hidden_units}-{model.hidden_units}-10 "
-        f"({weights:,} weights) on {data['training_cases']:,} cases of {data['name']}, "
+        f"({weights:,} weights) on {data['training_cases']:,} images of {data['name']}, "
         f"{device}, {threads} thread{'s' * (threads > 1)}, {settings['precision']}, "
-        f"seed {settings['seed']}: about {in_words(seconds)}"
+        f"seed {settings['seed']}"
     )
-    print("  " + " ".join(f"{name}={value}" for name, value in vars(params).items()))
+    print("  " + " ".join(f"{name}={value}" for name, value in settings["parameters"].items()))
     if settings["teacher"]:
         print(f"  on the soft targets of {settings['teacher']['file']}")
     if done:
-        print(f"  going on after epoch {done} of {params.epochs}")
+        print(f"  continuing after epoch {done} of {settings['parameters']['epochs']}")
 
 
 def versions() -> dict[str, Any]:
@@ -129,6 +150,11 @@ def versions() -> dict[str, Any]:
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
     }
+
+
+def provenance() -> dict[str, Any]:
+    """How a checkpoint came about."""
+    return {"command": command_line(Path(sys.argv[0]).name), "versions": versions()}
 
 
 def command_line(script: str) -> str:
@@ -162,57 +188,14 @@ def columns_of(checkpoint: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-# [KD] s.3: errors of 10,000 and, where it gives them, those on the digit that was left out.
-PAPER = {
-    "C1": (67,),  # the cumbersome net
-    "C2": (146,),  # the small net
-    "C3": (74,),  # the distilled net
-    "C6": (206, 133),  # a student that never saw a 3
-    "C7": (109, 14),  # the same, its bias raised by 3.5
-    "C8": (4730,),  # one that saw 7s and 8s only: "47.3%"
-    "C8 shifted": (1320,),  # the same, their biases lowered by 7.6: "13.2%"
-}
-# [KD] s.3: the shift, chosen on the test set, and which errors are those as learned and with it, of
-# a student whose width and temperature are not given.
-PAPER_SHIFTS = {
-    ("omit", (3,)): (+3.5, "C6", "C7"),
-    ("keep", (7, 8)): (-7.6, "C8", "C8 shifted"),
-}
-
-
-def in_brackets(errors: Sequence[int | str]) -> str:
-    """Errors and, if there are more, the others in brackets: "206 (133)"."""
-    told = [f"{n:,}" if isinstance(n, int) else n for n in errors]
-    return " ".join(told[:1] + [f"({n})" for n in told[1:]])
-
-
-def paper_errors(record: dict[str, Any]) -> int | None:
-    """The paper's errors of 10,000 for a net like that of `record`, if it has one."""
-    params, data = record.get("parameters", {}), record.get("data_set", {})
-    if data.get("name") != "MNIST" or data.get("digits") != list(range(10)):
-        return None
-    regularised = any(params.get(p) for p in ("dropout_visible", "dropout_hidden", "jitter"))
-    claim = {(1200, None, True): "C1", (800, None, False): "C2", (800, 20.0, False): "C3"}.get(
-        (record["hidden_units"], params.get("temperature"), regularised)
-    )
-    return PAPER[claim][0] if claim else None
-
-
 def report(record: dict[str, Any], output: Path) -> None:
     """The last lines: what was learned, next to the paper's number, and where it was saved."""
     result, paper, data = record["result"], paper_errors(record), record["data_set"]["name"]
     beside = f" (the paper: {paper})" if paper else ""
-    found = f"{result['errors']} errors on {result['cases']:,} cases of {data}"
+    errors = f"{result['errors']} errors on {result['cases']:,} images of {data}"
     if coloured(sys.stdout):
-        found = f"\033[1m{found}\033[0m"
-    done = f"{found}{beside} after epoch {record['parameters']['epochs']}. Saved in {output}"
+        errors = f"\033[1m{errors}\033[0m"
+    done = f"{errors}{beside} after epoch {record['parameters']['epochs']}. Saved in {output}"
     tqdm.write(done)  # above the bar of a sweep, if there is one
     if result["errors"] > 0.8 * result["cases"] and len(record["data_set"]["digits"]) == 10:
         tqdm.write("This net never left chance: try more --epochs, another --seed or a lower rate.")
-
-
-def say_how_to_go_on(output: str | Path) -> None:
-    """What to type to go on with a run that was stopped."""
-    again = f"Go on with: {command_line(sys.argv[0])} --resume"
-    with suppress(OSError):  # of a reader that has gone
-        print("Stopped.", again if resume_path(output).exists() else "Nothing was kept.")

@@ -1,7 +1,9 @@
 import os
 import re
 import signal
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from common import everything_in
 
@@ -9,24 +11,20 @@ import distillation
 import distillation_no_three
 import evaluate
 import train
-from layers import load_checkpoint
-from training_params import (
-    Allowed,
-    Count,
-    LocalParams,
-    Optimizer,
-    PaperParams,
-    Parser,
-    Positive,
-    Probability,
-    Share,
-    TrainingFailed,
-    UserError,
-    add_flags,
-    check_value,
+from support.checkpoints import load_checkpoint
+from support.command_line import Parser, hyperparameter_flags
+from support.errors import TrainingFailed, UserError
+from support.hyperparameters import (
+    COUNT,
+    OPTIMIZER,
+    POSITIVE,
+    PROBABILITY,
+    SHARE,
+    checked_params,
     default_params,
-    run_script,
 )
+from support.script import run_script
+from training_params import LocalParams, PaperParams
 
 KINDS = ("Cumbersome", "Small", "Distilled")
 
@@ -119,43 +117,42 @@ def test_local_nets_have_the_sizes_and_the_regularisation_of_the_paper(kind):
 
 
 @pytest.mark.parametrize(
-    ("text", "kind", "value"),
+    ("text", "allowed", "value"),
     [
-        ("3", Count, 3),
-        (3, Count, 3),
-        (3.0, Count, 3),
-        ("1e-3", Positive, 0.001),
-        (2, Positive, 2.0),
-        ("0", Probability, 0.0),
-        ("1", Share, 1.0),
-        ("adam", Optimizer, "adam"),
+        ("3", COUNT, 3),
+        (3, COUNT, 3),
+        (3.0, COUNT, 3),
+        ("1e-3", POSITIVE, 0.001),
+        (2, POSITIVE, 2.0),
+        ("0", PROBABILITY, 0.0),
+        ("1", SHARE, 1.0),
+        ("adam", OPTIMIZER, "adam"),
     ],
 )
-def test_a_possible_value_is_taken_in_its_type(text, kind, value):
-    checked = check_value(text, kind)
+def test_a_possible_value_is_taken_in_its_type(text, allowed, value):
+    checked = allowed.check(text)
     assert checked == value
     assert type(checked) is type(value)
 
 
 @pytest.mark.parametrize(
-    ("text", "kind"),
+    ("text", "allowed"),
     [
-        *[(text, Count) for text in ("0", "-1", "1.5", "x", "", "nan", "10000000")],
-        *[(value, Count) for value in (0, 1.5, None, True, float("nan"), float("inf"), [1])],
-        *[(text, Positive) for text in ("0", "-1", "nan", "inf", "-inf", "x", "1e9")],
-        *[(value, Positive) for value in (0, None, False, "0,1", float("nan"), {})],
-        *[(text, Probability) for text in ("1", "1.1", "-0.1", "nan")],
-        *[(text, Share) for text in ("1.01", "-0.01", "inf")],
-        *[(text, Optimizer) for text in ("rmsprop", "", "SGD")],
-        *[(value, Optimizer) for value in (0, None, ["sgd"])],
+        *[(text, COUNT) for text in ("0", "-1", "1.5", "x", "", "nan", "10000000")],
+        *[(value, COUNT) for value in (0, 1.5, None, True, float("nan"), float("inf"), [1])],
+        *[(text, POSITIVE) for text in ("0", "-1", "nan", "inf", "-inf", "x", "1e9")],
+        *[(value, POSITIVE) for value in (0, None, False, "0,1", float("nan"), {})],
+        *[(text, PROBABILITY) for text in ("1", "1.1", "-0.1", "nan")],
+        *[(text, SHARE) for text in ("1.01", "-0.01", "inf")],
+        *[(text, OPTIMIZER) for text in ("rmsprop", "", "SGD")],
+        *[(value, OPTIMIZER) for value in (0, None, ["sgd"])],
     ],
 )
-def test_an_impossible_value_is_refused_with_what_is_allowed(text, kind):
-    allowed: Allowed = kind.__metadata__[0]
+def test_an_impossible_value_is_refused_with_what_is_allowed(text, allowed):
     with pytest.raises(
         ValueError, match="sgd, adam" if allowed.words else r"number (of at least|above)"
     ):
-        check_value(text, kind)
+        allowed.check(text)
 
 
 @pytest.mark.parametrize("params", [LocalParams, PaperParams])
@@ -196,24 +193,43 @@ def test_an_edited_class_with_an_unknown_or_a_missing_field_is_named_with_it(mon
             default_params(name, "Distilled")
     with monkeypatch.context() as patch:
         patch.delattr(params.Distilled, "temperature")
-        patch.delitem(params.Distilled.__annotations__, "temperature")
         with pytest.raises(UserError, match=rf"{params.__name__}\.Distilled\.temperature"):
             default_params(name, "Distilled")
 
 
+@pytest.mark.parametrize("role", KINDS)
+def test_a_misspelt_or_impossible_value_set_from_python_is_refused(role):
+    params = default_params("local", role)
+    with pytest.raises(UserError, match=r"learning_rat.*learning_rate\?"):
+        params.learning_rat = 9
+    with pytest.raises(UserError, match="epochs"):
+        params.epochs = 0
+    params.epochs = np.int64(3)
+    params.learning_rate = np.float32(0.5)
+    assert (type(params.epochs), params.epochs) == (int, 3)
+    assert (type(params.learning_rate), params.learning_rate) == (float, 0.5)
+
+
+@pytest.mark.parametrize("role", KINDS)
+def test_a_class_or_any_object_is_taken_as_hyperparameters(role):
+    expected = default_params("paper", role)
+    assert checked_params(getattr(PaperParams, role)) == expected
+    assert checked_params(SimpleNamespace(**vars(expected))) == expected
+    for change in ({"epoch": 3}, {"epochs": "ten"}, {"jitter": 29}):
+        with pytest.raises(UserError, match=next(iter(change))):
+            checked_params(SimpleNamespace(**vars(expected) | change))
+
+
 @pytest.mark.parametrize("params", [LocalParams, PaperParams])
-@pytest.mark.parametrize("edit", ["wrong", "unknown", "annotated", "missing"])
+@pytest.mark.parametrize("edit", ["wrong", "unknown", "missing"])
 def test_a_script_says_in_one_line_what_is_wrong_in_an_edited_class(
     monkeypatch, stops, params, edit
 ):
     cls, field = params.Cumbersome, {"wrong": "epochs", "missing": "jitter"}.get(edit, "speed")
     if edit == "missing":
         monkeypatch.delattr(cls, field)
-        monkeypatch.delitem(cls.__annotations__, field)
     else:
         monkeypatch.setattr(cls, field, "ten", raising=False)
-    if edit == "annotated":
-        monkeypatch.setitem(cls.__annotations__, field, Positive)
     stop = stops(train, "--params", "local" if params is LocalParams else "paper")
     assert stop.status == 2
     assert re.fullmatch(rf"error: .*{params.__name__}\.Cumbersome\.{field}\b.*\n", stop.err)
@@ -341,5 +357,5 @@ def test_an_error_in_a_word_of_several_lines_is_one_line(stops):
 
 def test_a_default_of_a_script_is_taken_in_its_type():
     parser = Parser("", description="")
-    add_flags(parser, "Distilled", hidden_units="300")
+    hyperparameter_flags(parser, "Distilled", hidden_units="300")
     assert parser.parse_args([]).hidden_units == [300]

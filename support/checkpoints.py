@@ -1,0 +1,109 @@
+"""Checkpoints: a net scaled for test time and what is known of it, as a dict in a file."""
+
+import reprlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from layers import CumbersomeNet, RectifierNet, SmallNet, scale_weights
+from support.archives import is_plain, read_dict, write_dict
+from support.errors import UserError
+from support.hyperparameters import MAX_UNITS
+
+MODELS = Path(__file__).parent.parent / "models"  # the published checkpoints
+FORMAT_VERSION = 1
+ARCHITECTURES = {cls.__name__: cls for cls in (CumbersomeNet, SmallNet)}
+REQUIRED = ("architecture", "format_version", "hidden_units", "state_dict")
+
+
+def save_model(path: str | Path, model: RectifierNet, **record: Any) -> None:
+    """Write `model`, with its weights scaled for test time, and `record` (plain values).
+
+    Atomic: under `path` there is the old file or the whole new one. Raises UserError, also for what
+    `load_model` would refuse, such as a weight that is not finite.
+    """
+    checkpoint = record | {
+        "format_version": FORMAT_VERSION,
+        "architecture": type(model).__name__,
+        "hidden_units": model.hidden_units,
+        "state_dict": dict(scale_weights(model).state_dict()),
+    }
+    problem = _problem(checkpoint)
+    if problem:
+        raise UserError(f"{path} was not written: {problem}")
+    write_dict(path, checkpoint)
+
+
+def load_model(path: str | Path) -> RectifierNet:
+    """The net of a checkpoint, on the CPU, in eval mode. Raises UserError if there is none."""
+    return model_from(load_checkpoint(path))
+
+
+def model_from(checkpoint: dict[str, Any]) -> RectifierNet:
+    """The net of a dict that `load_checkpoint` returned, on the CPU, in eval mode."""
+    cls = ARCHITECTURES[checkpoint["architecture"]]
+    model = cls(checkpoint["hidden_units"], dropout_visible=0.0, dropout_hidden=0.0)
+    model.load_state_dict(checkpoint["state_dict"])
+    return model.eval()
+
+
+def load_checkpoint(path: str | Path) -> dict[str, Any]:
+    """The dict in a checkpoint of this project: tensors and plain values, no code is run.
+
+    Raises UserError that says what is wrong if it cannot be read or is not what it should be.
+    """
+    checkpoint = read_dict(path)
+    problem = _problem(checkpoint)
+    if problem:
+        raise UserError(f"{path} is not a checkpoint of this project: {problem}")
+    return checkpoint
+
+
+def _problem(checkpoint: dict[str, Any]) -> str | None:
+    """What is wrong with a checkpoint, or None."""
+    missing = [name for name in REQUIRED if name not in checkpoint]
+    if missing:
+        return f"it has no {', '.join(missing)}"
+    version, units = checkpoint["format_version"], checkpoint["hidden_units"]
+    if type(version) is not int or version != FORMAT_VERSION:
+        return f"its format version is {reprlib.repr(version)}, not {FORMAT_VERSION}"
+    if checkpoint["architecture"] not in list(ARCHITECTURES):
+        return f"its architecture is {reprlib.repr(checkpoint['architecture'])}"
+    if type(units) is not int or not 1 <= units <= MAX_UNITS:
+        return f"its hidden_units are {reprlib.repr(units)}"
+    record = {name: value for name, value in checkpoint.items() if name != "state_dict"}
+    return _problem_of_record(record) or _problem_of_state(checkpoint["state_dict"], units)
+
+
+def _problem_of_record(record: dict[str, Any]) -> str | None:
+    for name in ("parameters", "data_set", "result"):
+        if not isinstance(record.get(name, {}), dict):
+            return f"its {name} are not a dict"
+    parameters = record.get("parameters", {}).values()
+    if any(isinstance(value, dict | list | tuple) for value in parameters):
+        return "its parameters are not numbers and words"
+    if not is_plain(record):
+        return "beside the state_dict it holds something else than plain values"
+    return None
+
+
+def _problem_of_state(state: Any, units: int) -> str | None:
+    with torch.device("meta"):
+        shapes = {k: v.shape for k, v in SmallNet(units).state_dict().items()}
+    if not isinstance(state, dict) or state.keys() != shapes.keys():
+        return f"its state_dict does not hold {', '.join(shapes)}"
+    for name, shape in shapes.items():
+        value = state[name]
+        if not _is_ordinary(value) or value.shape != shape or value.dtype != torch.float32:
+            return f"{name} is not a float32 tensor of shape {tuple(shape)}"
+        if not torch.isfinite(value).all():
+            return f"{name} holds a value that is not finite"
+    return None
+
+
+def _is_ordinary(value: Any) -> bool:
+    if not isinstance(value, Tensor) or value.layout is not torch.strided or value.is_meta:
+        return False
+    return value.is_contiguous()  # else a small file may hold a large net, of one number

@@ -1,0 +1,17 @@
+"""What can go wrong in a script, as exceptions that `run_script` turns into one line."""
+
+
+class UserError(Exception):
+    """Something that the user can put right: one line says what, where, and what to do."""
+
+    status = 2
+
+
+class TrainingFailed(UserError):
+    """A training run that came to nothing, such as a loss that is no longer finite."""
+
+    status = 1
+
+
+class Stopped(BaseException):
+    """Ctrl-C or SIGTERM. Every file is written whole or not at all, so it may come at any time."""

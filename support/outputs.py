@@ -1,0 +1,116 @@
+"""The files of a run: what it writes, and that nothing is lost for a name."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from layers import RectifierNet
+from support.checkpoints import load_checkpoint, save_model
+from support.errors import UserError
+from support.files import Lock, check_regular, read_file, replace_file
+from support.reporting import history_lines
+from support.resume import check_same
+
+FOLDER = Path("runs")  # of outputs without a name; git ignores it
+
+
+class RunFiles:
+    """A checkpoint and what lies beside it: history, resume point and lock."""
+
+    def __init__(self, output: Path):
+        self.checkpoint = output
+        self.history, self.resume_point, self.lock = (
+            Path(f"{output}{suffix}") for suffix in (".csv", ".resume", ".lock")
+        )
+
+    def all(self) -> list[Path]:
+        return [self.checkpoint, self.history, self.resume_point, self.lock]
+
+    def include(self, path: Path) -> bool:
+        """Whether `path` is one of them, by whatever name."""
+        return os.path.realpath(path) in map(os.path.realpath, self.all())
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Nobody else writes them meanwhile.
+
+        Raises UserError if somebody does, or for what could not be written at the end.
+        """
+        self.check()
+        make_folder(self.checkpoint)
+        with Lock(self.checkpoint, self.lock):
+            yield
+
+    def check(self) -> None:
+        """Raise UserError for what could not be written at the end, or would be lost then."""
+        if self.checkpoint.is_dir():
+            raise UserError(f"--output {self.checkpoint} is a folder: name a file")
+        for path in (self.checkpoint, self.history):
+            check_regular(path)
+        start = history_lines([])
+        if self.history.exists() and read_file(self.history, len(start)) != start:
+            raise UserError(
+                f"--output {self.checkpoint} would replace {self.history}, which is not the "
+                "history of a run: choose another"
+            )
+
+    def of_same_run(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """The checkpoint. Raises UserError if it has other settings, or is none."""
+        checkpoint = load_checkpoint(self.checkpoint)
+        earlier = {name: checkpoint.get(name) for name in settings}
+        check_same(settings, earlier, self.checkpoint)
+        return checkpoint
+
+    def are_finished(self, settings: dict[str, Any], resume: bool, in_sweep: bool) -> bool:
+        """Whether there is a checkpoint of a run with these settings that is to be continued.
+
+        Raises UserError for one with others if the user asked to `resume` it.
+        """
+        if self.resume_point.exists() or not (self.checkpoint.exists() and (resume or in_sweep)):
+            return False
+        try:
+            self.of_same_run(settings)
+        except UserError:
+            if resume:
+                raise
+            return False
+        tqdm.write(f"{self.checkpoint} is finished already: nothing was changed.")
+        return True
+
+    def keep_other_run(self, settings: dict[str, Any]) -> None:
+        """Rename NAME.pt, and its history, to NAME.1.pt if it is of a run with other settings.
+
+        Or to the first number that is free: hours of training are not lost for a name.
+        """
+        if not self.checkpoint.exists():
+            return
+        try:
+            self.of_same_run(settings)
+        except UserError:
+            path = self.checkpoint
+            names = (path.with_name(f"{path.stem}.{n}{path.suffix}") for n in count(1))
+            free = next(f for f in map(RunFiles, names) if not any(map(os.path.lexists, f.all())))
+            for old, new in ((path, free.checkpoint), (self.history, free.history)):
+                if os.path.lexists(old):
+                    os.rename(old, new)
+            tqdm.write(f"{path} was of another run: it is {free.checkpoint} now.")
+
+    def save(self, model: RectifierNet, settings: dict[str, Any], record: dict[str, Any]) -> None:
+        """Write history and checkpoint, which has `record` beside the `settings` of the run."""
+        self.keep_other_run(settings)
+        replace_file(self.history, history_lines(record["history"]))
+        save_model(self.checkpoint, model, **settings, **record)
+
+
+def make_folder(path: Path) -> None:
+    """Make runs/, if `path` lies there: at the first write, so that bad input leaves nothing."""
+    try:
+        if path.parent == FOLDER:
+            FOLDER.mkdir(exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {FOLDER}: {error.strerror}") from None

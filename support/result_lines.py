@@ -1,0 +1,50 @@
+"""CSV files of results: a line for each run."""
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+from support.errors import UserError
+from support.outputs import make_folder
+
+Line = dict[str, Any]  # by column
+
+
+def as_text(line: Line) -> set[tuple[str, str]]:
+    """A line as it is read again."""
+    return {(column, str(value)) for column, value in line.items()}
+
+
+def read_lines(path: Path, header: list[str]) -> list[dict[str, str]]:
+    """The lines in the file. Raises UserError if it holds something else."""
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            text = file.read()
+        reader = csv.DictReader(io.StringIO(text))
+        lines = list(reader)
+    except FileNotFoundError:
+        return []
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"cannot read {path}: {error}") from None
+    if text and reader.fieldnames != header:
+        raise UserError(f"{path} holds other columns: choose another --results")
+    cut = text and not text.endswith("\n")
+    if cut or any(None in (*line, *line.values()) for line in lines):
+        raise UserError(f"{path} has a damaged line, as a rule the last: delete it")
+    return lines
+
+
+def append_lines(path: Path, header: list[str], *lines: Line) -> None:
+    """Add lines, in one write, below the names of the columns. Raises UserError."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, header, lineterminator="\n")
+    make_folder(path)
+    try:
+        with open(path, "a", newline="", encoding="utf-8") as file:
+            if file.tell() == 0:
+                writer.writeheader()
+            writer.writerows(lines)
+            file.write(text.getvalue())
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot write {path}: {error}") from None

@@ -1,0 +1,212 @@
+"""Many runs in one call of a script: every combination of the values given for its flags.
+
+`python distillation.py --temperature 1 4 20 --seed 0 1 2` is nine runs. Each has a line of its own
+in a CSV file; what has a line there already is not run again, so that rerunning the command
+continues a sweep that was stopped. `torchrun --nproc-per-node 2 distillation.py ...` shares them.
+"""
+
+import itertools
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch.distributed as dist
+from tqdm import tqdm
+
+from layers import RectifierNet
+from support.errors import Stopped, TrainingFailed, UserError
+from support.files import check_regular
+from support.hyperparameters import Params
+from support.outputs import FOLDER, RunFiles
+from support.reporting import command_line
+from support.result_lines import Line, append_lines, as_text, read_lines
+
+
+class Run(NamedTuple):
+    """A training run as the command line asks for it."""
+
+    params: Params
+    seed: int
+    output: Path
+    precision: str = "fp32"
+    resume: bool = False
+    quiet: bool = False
+    log: Path | None = None  # folder of TensorBoard events
+    in_sweep: bool = False  # then what there is of it is taken up, or taken as it is
+
+    def settings(
+        self, model: RectifierNet, data_set: dict[str, Any], teacher: dict[str, Any] | None
+    ) -> dict[str, Any]:
+        """What it is started with: only with the same may it be resumed."""
+        return {
+            "architecture": type(model).__name__,
+            "parameters": dict(vars(self.params)),
+            "seed": self.seed,
+            "precision": self.precision,
+            "data_set": data_set,
+            "teacher": teacher,
+        }
+
+
+Job = list[Run]  # trained together; as a rule one
+Work = Callable[[Job], list[Line]]  # trains them; the results of each
+
+
+def plan(args: Namespace, choices: Sequence[Params], name: str) -> list[Run]:
+    """A run for each of the `choices` of hyperparameters with each seed.
+
+    A single run goes to `--output`; several go to runs/, each to a file of its own: `name`, filled
+    in with its hyperparameters, and what else differs. Raises UserError if two had the same one.
+    """
+    several = len(choices) * len(args.seed) > 1
+    in_sweep = several or args.results is not None
+    if several and args.output:
+        raise UserError(f"--output is for a single run, not for several: they go to {FOLDER}/")
+    marked = [k for k in vars(choices[0]) if len({str(vars(params)[k]) for params in choices}) > 1]
+    runs = []
+    for params, seed in itertools.product(choices, args.seed):
+        stem = [name.format(**vars(params))]
+        if in_sweep:
+            stem += [f"{k}_{vars(params)[k]}" for k in marked if f"{{{k}" not in name]
+            stem += [f"seed_{seed}"]
+        output = args.output or FOLDER / f"{'_'.join(stem)}.pt"
+        resume, quiet = args.resume and not in_sweep, args.quiet or in_sweep
+        run = Run(params, seed, output, args.precision, resume, quiet, args.log, in_sweep)
+        runs.append(run)
+    if len({run.output for run in runs}) < len(runs):
+        raise UserError("two runs of the same name: give each value and each seed once")
+    return runs
+
+
+def sweep(
+    args: Namespace,
+    runs: Sequence[Run],
+    setting: Line,
+    columns: Sequence[str],
+    work: Work,
+    group: Callable[[Sequence[Run]], list[Job]] = lambda runs: [[run] for run in runs],
+) -> None:
+    """Let `work` do the `runs`, those of a `group` together.
+
+    The line of a run has `setting`, the same for all, its hyperparameters and seed, and below
+    `columns` what `work` returned. Raises TrainingFailed at the end if one of them failed.
+    """
+    rank, world = _processes()
+    if not runs[0].in_sweep:
+        if rank == 0:
+            _alone(runs[0], work)
+        _gathered([], world)  # wait for the first process, which does it
+        return
+    path = _results_path(args, runs)
+    header = [*setting, *vars(runs[0].params), "seed", *columns, "problem"]
+    # Of the first process: others may run on machines that have not this file.
+    finished = [as_text(line) for line in _gathered([read_lines(path, header)], world)[0]]
+
+    def line(run: Run) -> Line:
+        return setting | vars(run.params) | {"seed": run.seed}
+
+    todo = [run for run in runs if not any(as_text(line(run)) <= done for done in finished)]
+    if rank == 0:
+        append_lines(path, header)  # nothing but the names: that it cannot be written shows at once
+        print(f"{len(runs)} runs, {len(runs) - len(todo)} of them in {path} already", flush=True)
+
+    def lines_of(job: Job) -> list[Line]:
+        return [line(run) | result for run, result in zip(job, _results(job, work), strict=True)]
+
+    lines = _shared_out(group(todo), lines_of, rank, world)
+    if rank == 0:
+        disable = args.quiet or not todo or None
+        _append_each(path, header, tqdm(lines, total=len(todo), unit="run", disable=disable))
+        _report(path, header, [as_text(line(run)) for run in runs])
+    else:
+        list(lines)  # which does the runs
+
+
+def _alone(run: Run, work: Work) -> None:
+    """A single run; if it is stopped, a word on how to continue."""
+    try:
+        work([run])
+    except Stopped:
+        again = f"Continue with: {command_line(sys.argv[0])} --resume"
+        with suppress(OSError):  # of a reader that has gone
+            kept = RunFiles(run.output).resume_point.exists()
+            print("Stopped.", again if kept else "Nothing was kept.")
+        raise
+
+
+def _append_each(path: Path, header: list[str], lines: Iterable[Line]) -> None:
+    """Add each line when it comes; if that is stopped, a word on how to continue."""
+    try:
+        for line in lines:
+            append_lines(path, header, line)
+    except Stopped:
+        with suppress(OSError):  # of a reader that has gone
+            print(f"Stopped. What is done is in {path}: rerun the command to continue.")
+        raise
+
+
+def _report(path: Path, header: list[str], runs: list[set[tuple[str, str]]]) -> None:
+    """The last line of a sweep. Raises TrainingFailed if one of its runs failed."""
+    print(f"{len(runs)} runs in {path}")
+    failed = [line for line in read_lines(path, header) if line["problem"]]
+    count = sum(any(run <= as_text(line) for line in failed) for run in runs)
+    if count:
+        raise TrainingFailed(f"{count} of {len(runs)} runs failed: see the problems in {path}")
+
+
+def _shared_out(
+    jobs: list[Job], lines_of: Callable[[Job], list[Line]], rank: int, world: int
+) -> Iterator[Line]:
+    """The lines of all jobs, as they are done, each by one of the processes."""
+    for first in range(0, len(jobs), world):
+        own = jobs[first + rank : first + rank + 1]  # none where they do not come out even
+        yield from _gathered([line for job in own for line in lines_of(job)], world)
+
+
+def _results_path(args: Namespace, runs: Sequence[Run]) -> Path:
+    """The CSV file for the lines. Raises UserError if it cannot be what is asked."""
+    path = args.results or FOLDER / f"{Path(sys.argv[0]).stem}.csv"
+    if path.parent != FOLDER and not path.parent.is_dir():
+        raise UserError(f"cannot write {path}: there is no folder {path.parent}")
+    if path.suffix in (".pt", ".lock", ".resume") or path.name.endswith(".pt.csv"):
+        raise UserError(f"--results {path} has the name of what a run writes: choose another")
+    if any(RunFiles(run.output).include(path) for run in runs):
+        raise UserError(f"--results {path} is a file of the run itself: choose another")
+    check_regular(path)
+    return path
+
+
+def _results(job: Job, work: Work) -> list[Line]:
+    """Those of `work`; a run that fails, as some seeds do, does not stop the others."""
+    try:
+        return work(job)
+    except TrainingFailed as error:
+        if len(job) > 1:  # together, where one that fails stops all
+            return [result for run in job for result in _results([run], work)]
+        tqdm.write(f"{job[0].output.stem}: {error}")
+        return [{"problem": str(error)}]
+
+
+def _processes() -> tuple[int, int]:
+    """This process's number and how many there are; one, unless torchrun started them."""
+    if "RANK" not in os.environ:
+        return 0, 1
+    try:  # gloo on GPUs too: only lines of text travel, and some wait for long runs of others
+        dist.init_process_group("gloo", timeout=timedelta(days=30))
+    except (ValueError, RuntimeError) as error:
+        raise UserError(f"the processes of torchrun do not find each other: {error}") from None
+    return dist.get_rank(), dist.get_world_size()
+
+
+def _gathered(lines: list[Any], world: int) -> list[Any]:
+    """The lines of all processes, in their order, once each of them has done its job."""
+    if world == 1:
+        return lines
+    everything: list[Any] = [None] * world
+    dist.all_gather_object(everything, lines)
+    return [line for part in everything for line in part]

@@ -1,0 +1,321 @@
+import errno
+import os
+import pickle
+import zipfile
+
+import pytest
+import torch
+from common import everything_in, random_digits, random_net, same_weights, weights_of
+from torch import nn
+
+from dataset import pixels
+from layers import CumbersomeNet, SmallNet
+from support.archives import read_dict, write_dict
+from support.checkpoints import load_checkpoint, load_model, save_model
+from support.errors import UserError
+from support.outputs import RunFiles
+from support.resume import ResumePoint
+
+# Checkpoints
+
+
+@pytest.mark.parametrize("cls", [CumbersomeNet, SmallNet])
+def test_a_checkpoint_gives_the_same_net_back_ready_for_test_time(tmp_path, cls):
+    net, images = random_net(20, 0.2, 0.5, cls=cls), random_digits(40).images
+    save_model(tmp_path / "net.pt", net)
+    loaded = load_model(tmp_path / "net.pt")
+    assert type(loaded) is cls
+    assert not loaded.training
+    assert torch.equal(loaded(pixels(images)), net.eval()(pixels(images)))
+    assert all(p.dtype == torch.float32 and p.device.type == "cpu" for p in loaded.parameters())
+
+
+def test_a_checkpoint_holds_plain_values_and_float32_tensors_that_load_safely(tmp_path):
+    record = {"result": {"errors": 74}, "seed": 0, "history": [{"loss": 0.5}], "teacher": None}
+    save_model(tmp_path / "net.pt", random_net(20).double(), **record)
+    content = torch.load(tmp_path / "net.pt", weights_only=True)
+    assert content["format_version"] == 1
+    assert content["architecture"] == "SmallNet"
+    assert content["hidden_units"] == 20
+    assert {name: content[name] for name in record} == record
+    state = content["state_dict"]
+    assert type(state) is dict
+    assert {name: tuple(value.shape) for name, value in state.items()} == {
+        "hidden1.weight": (20, 784),
+        "hidden1.bias": (20,),
+        "hidden2.weight": (20, 20),
+        "hidden2.bias": (20,),
+        "output.weight": (10, 20),
+        "output.bias": (10,),
+    }
+    assert all(v.dtype == torch.float32 and not v.requires_grad for v in state.values())
+
+
+def test_saving_does_not_change_the_net(tmp_path):
+    net = random_net(20, 0.2, 0.5)
+    before = weights_of(net)
+    save_model(tmp_path / "net.pt", net)
+    assert same_weights(net, before)
+    assert net.training
+
+
+def a_checkpoint(hidden_units=6):
+    return {
+        "format_version": 1,
+        "architecture": "SmallNet",
+        "hidden_units": hidden_units,
+        "state_dict": weights_of(random_net(hidden_units)),
+    }
+
+
+def with_state(**changes):
+    content = a_checkpoint()
+    for name, value in changes.items():
+        content["state_dict"][name.replace("_", ".")] = value
+    return content
+
+
+def without(name):
+    return {k: v for k, v in a_checkpoint().items() if k != name}
+
+
+def without_layer(name):
+    content = a_checkpoint()
+    del content["state_dict"][name]
+    return content
+
+
+NOT_FINITE = torch.zeros(10)
+NOT_FINITE[3] = float("nan")
+FOREIGN = {
+    "a state_dict alone": weights_of(random_net(6)),
+    "a tensor": torch.zeros(3),
+    "a list": [a_checkpoint()],
+    "nothing": None,
+    "an empty dict": {},
+    "no format version": without("format_version"),
+    "no architecture": without("architecture"),
+    "no hidden units": without("hidden_units"),
+    "no state_dict": without("state_dict"),
+    "a later format": a_checkpoint() | {"format_version": 2},
+    "a format in words": a_checkpoint() | {"format_version": "1"},
+    "a format that is a tensor": a_checkpoint() | {"format_version": torch.ones(2)},
+    "another architecture": a_checkpoint() | {"architecture": "ResNet"},
+    "an architecture that is a list": a_checkpoint() | {"architecture": ["SmallNet"]},
+    "an architecture that is a tensor": a_checkpoint() | {"architecture": torch.ones(2)},
+    "another width": a_checkpoint() | {"hidden_units": 7},
+    "a width in words": a_checkpoint() | {"hidden_units": "6"},
+    "a width of 0": a_checkpoint() | {"hidden_units": 0},
+    "an immense width": a_checkpoint() | {"hidden_units": 10**9},
+    "a width that is true": a_checkpoint() | {"hidden_units": True},
+    "a width that is a tensor": a_checkpoint() | {"hidden_units": torch.tensor([6, 6])},
+    "a state_dict that is a list": a_checkpoint() | {"state_dict": [1]},
+    "the state_dict of another net": a_checkpoint()
+    | {"state_dict": nn.Sequential(nn.Linear(784, 6), nn.Linear(6, 10)).state_dict()},
+    "one layer more": with_state(extra_weight=torch.zeros(2)),
+    "one bias less": without_layer("output.bias"),
+    "a wrong shape": with_state(hidden2_weight=torch.zeros(6, 7)),
+    "double precision": with_state(hidden2_bias=torch.zeros(6, dtype=torch.float64)),
+    "whole numbers": with_state(output_bias=torch.zeros(10, dtype=torch.int64)),
+    "a list for a tensor": with_state(output_bias=[0.0] * 10),
+    "NaN": with_state(output_bias=NOT_FINITE),
+    "infinity": with_state(output_bias=NOT_FINITE.nan_to_num(float("inf"))),
+    "a sparse tensor": with_state(hidden2_weight=torch.eye(6).to_sparse()),
+    "a tensor without data": with_state(hidden2_weight=torch.zeros(6, 6, device="meta")),
+    "keys of several types": {1: 2, "a": 3, None: 4},
+}
+
+
+def assert_refused(path):
+    """Refused in one line that names the file, by all that read checkpoints."""
+    for load in (load_model, load_checkpoint):
+        with pytest.raises(UserError) as error:
+            load(path)
+        assert str(path) in str(error.value)
+        assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.filterwarnings("ignore:Sparse")
+@pytest.mark.parametrize("what", FOREIGN)
+def test_a_file_that_is_no_checkpoint_of_this_project_is_refused(tmp_path, what):
+    torch.save(FOREIGN[what], tmp_path / "net.pt")
+    assert_refused(tmp_path / "net.pt")
+
+
+def test_the_checkpoint_that_the_foreign_ones_are_made_of_is_taken(tmp_path):
+    torch.save(a_checkpoint(), tmp_path / "net.pt")
+    assert same_weights(load_model(tmp_path / "net.pt"), random_net(6))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    {
+        "empty": lambda whole: b"",
+        "cut in half": lambda whole: whole[: len(whole) // 2],
+        "one byte short": lambda whole: whole[:-1],
+        "text": lambda whole: b"errors: 74\n" * 100,
+        "zeros": lambda whole: bytes(len(whole)),
+        "a picture": lambda whole: b"\x89PNG\r\n\x1a\n" + whole[8:],
+        "a plain pickle": lambda whole: pickle.dumps({"format_version": 1}),
+        "a changed byte": lambda whole: (
+            whole[: len(whole) // 2]
+            + bytes([whole[len(whole) // 2] ^ 0x40])
+            + whole[len(whole) // 2 + 1 :]
+        ),
+    }.items(),
+    ids=lambda damage: damage[0],
+)
+def test_a_damaged_checkpoint_is_refused(tmp_path, damage):
+    save_model(tmp_path / "whole.pt", random_net(20))
+    (tmp_path / "net.pt").write_bytes(damage[1]((tmp_path / "whole.pt").read_bytes()))
+    assert_refused(tmp_path / "net.pt")
+
+
+def test_an_archive_of_something_else_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "net.pt", "w") as archive:
+        archive.writestr("readme.txt", "hello")
+    assert_refused(tmp_path / "net.pt")
+
+
+def test_a_missing_file_and_a_folder_are_refused(tmp_path):
+    assert_refused(tmp_path / "missing.pt")
+    assert_refused(tmp_path)
+    assert_refused(tmp_path / "missing" / "net.pt")
+
+
+def test_a_pickled_module_is_refused(tmp_path):
+    torch.save(random_net(6), tmp_path / "net.pt")
+    assert_refused(tmp_path / "net.pt")
+
+
+class Payload:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+@pytest.mark.parametrize("form", ["archive", "old archive", "pickle"])
+def test_code_in_a_file_is_not_run(tmp_path, form):
+    trace, path = tmp_path / "trace", tmp_path / "net.pt"
+    content = a_checkpoint() | {"note": Payload(trace)}
+    if form == "pickle":
+        path.write_bytes(pickle.dumps({"note": Payload(trace)}))
+    else:
+        torch.save(content, path, _use_new_zipfile_serialization=form == "archive")
+    assert_refused(path)
+    with pytest.raises(UserError):
+        read_dict(path)
+    assert not trace.exists()
+
+
+# Writing
+
+
+def failing(*_, **__):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def interrupted(*_, **__):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+@pytest.mark.parametrize(
+    ("failure", "error"), [(failing, UserError), (interrupted, KeyboardInterrupt)]
+)
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
+    tmp_path, monkeypatch, step, failure, error
+):
+    path = tmp_path / "net.pt"
+    write_dict(path, {"old": 1})
+    before = everything_in(tmp_path)
+    monkeypatch.setattr(os, step, failure)
+    with pytest.raises(error) as caught:
+        write_dict(path, {"new": torch.zeros(1000)})
+    monkeypatch.undo()
+    assert everything_in(tmp_path) == before
+    assert read_dict(path) == {"old": 1}
+    if error is UserError:
+        assert str(path) in str(caught.value)
+        assert "No space left on device" in str(caught.value)
+
+
+def test_a_write_replaces_the_old_file_and_leaves_nothing_beside_it(tmp_path):
+    path = tmp_path / "written" / "net.pt"
+    path.parent.mkdir()
+    for value in (1, 2):
+        write_dict(path, {"value": value})
+        assert read_dict(path) == {"value": value}
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("path", ["missing/net.pt", "file/net.pt", "folder"])
+def test_a_place_that_cannot_be_written_is_named(tmp_path, path):
+    (tmp_path / "file").write_text("a file")
+    (tmp_path / "folder").mkdir()
+    before = everything_in(tmp_path)
+    with pytest.raises(UserError, match=path):
+        write_dict(tmp_path / path, {"value": 1})
+    assert everything_in(tmp_path) == before
+
+
+# Lock
+
+
+def lock(path):
+    return RunFiles(path).locked()
+
+
+def test_an_output_that_is_being_written_is_refused_to_a_second_run(tmp_path):
+    with lock(tmp_path / "net.pt"):
+        with pytest.raises(UserError, match=rf"net\.pt.*{os.getpid()}"), lock(tmp_path / "net.pt"):
+            pass
+        with lock(tmp_path / "other.pt"):
+            pass
+        with pytest.raises(UserError), lock(tmp_path / "net.pt"):
+            pass
+
+
+def test_the_lock_goes_however_the_run_ends(tmp_path):
+    before = everything_in(tmp_path)
+    with pytest.raises(KeyboardInterrupt), lock(tmp_path / "net.pt"):
+        raise KeyboardInterrupt
+    assert everything_in(tmp_path) == before
+    with lock(tmp_path / "net.pt"):
+        pass
+
+
+def test_a_lock_that_a_killed_run_left_behind_does_not_count(tmp_path):
+    (tmp_path / "net.pt.lock").write_text("12345")
+    with lock(tmp_path / "net.pt"):
+        pass
+
+
+# Resume points
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {},
+        {"settings": {}},
+        dict.fromkeys(("settings", "model", "optimizer", "random", "history")),
+        a_checkpoint(),
+    ],
+    ids=["empty", "cut", "hollow", "checkpoint"],
+)
+def test_a_file_that_is_no_resume_point_is_refused(tmp_path, content):
+    write_dict(tmp_path / "net.pt.resume", content)
+    with pytest.raises(UserError, match=r"net\.pt\.resume"):
+        ResumePoint(tmp_path / "net.pt.resume", {"seed": 0}).load()
+
+
+@pytest.mark.parametrize("content", [b"", b"text", b"PK\x03\x04 nothing"])
+def test_a_damaged_resume_point_is_refused(tmp_path, content):
+    (tmp_path / "net.pt.resume").write_bytes(content)
+    with pytest.raises(UserError, match=r"net\.pt\.resume"):
+        ResumePoint(tmp_path / "net.pt.resume", {"seed": 0}).load()
