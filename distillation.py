@@ -21,26 +21,25 @@ from tqdm import tqdm
 from dataset import Digits, Mnist
 from evaluate import logits_of, measure
 from layers import SmallNet, StackedNet, init_weights
-from support.checkpoints import MODELS
-from support.command_line import (
-    Parser,
-    chosen_params,
-    hyperparameter_flags,
-    training_flags,
-    user_path,
-)
+from support.command_line import Parser, chosen_params, distillation_flags
 from support.errors import UserError
 from support.hyperparameters import checked_params
 from support.machine import set_up
 from support.reporting import RESULT_COLUMNS, columns_of, versions
 from support.script import run_script
 from support.sweep import Job, Run, plan, sweep
-from support.teacher import check_logits, check_net, load_teacher, report_teacher
+from support.teacher import (
+    check_logits,
+    check_shape,
+    load_teacher,
+    report_teacher,
+    taking_pixels,
+    warn_of_teacher,
+)
 from train import Loss, hard_loss, run, train
 
 STACKED_UNITS = 100  # up to here a stack of students takes less time than one after the other
 NOT_STACKED = ("hard_weight", "max_squared_length", "dropout_visible", "dropout_hidden")
-TEACHER = MODELS / "cumbersome_model_1200.pt"
 
 
 EXAMPLES = """\
@@ -99,9 +98,12 @@ def distill(
     be those of the images.
     """
     params = checked_params(params, "Distilled")
-    check_net(student, "student", transfer_set)
+    with taking_pixels("student"):
+        check_shape("student", logits_of(student, transfer_set.images[:1]), 1)
+    transfer_set = with_logits(transfer_set, teacher)
+    warn_of_teacher(transfer_set)
     loss = distillation_loss(params.temperature, params.hard_weight)
-    return train(student, with_logits(transfer_set, teacher), params, loss=loss, **options)
+    return train(student, transfer_set, params, loss=loss, **options)
 
 
 def with_logits(transfer_set: Digits, teacher: nn.Module) -> Digits:
@@ -109,12 +111,11 @@ def with_logits(transfer_set: Digits, teacher: nn.Module) -> Digits:
 
     On the images as they are: the transfer set of [KD] s.3 holds no translations, so the logits
     never change. The teacher takes pixels, float32 (N, 784) in [0, 1], and returns logits (N, 10).
-    Raises UserError if it does not, or if they are not finite, or probabilities; warns if most are
-    wrong.
+    Raises UserError if it does not, or if they are not finite, or probabilities.
     """
-    check_net(teacher, "teacher", transfer_set)
-    logits = logits_of(teacher, transfer_set.images)
-    check_logits(logits, transfer_set.labels)
+    with taking_pixels("teacher"):
+        logits = logits_of(teacher, transfer_set.images)
+    check_logits(logits, len(transfer_set))
     return replace(transfer_set, teacher_logits=logits)
 
 
@@ -132,8 +133,9 @@ def distill_together(
     Worth it for small students, of 30 units say; `params` and `options` are those of `distill`,
     less temperature and seed. Raises UserError for regularisation and for a weight on the labels.
     """
-    logits = with_logits(transfer_set, teacher)
-    return train_together(temperatures, seeds, logits, params, **options)
+    transfer_set = with_logits(transfer_set, teacher)
+    warn_of_teacher(transfer_set)
+    return train_together(temperatures, seeds, transfer_set, params, **options)
 
 
 def train_together(
@@ -206,19 +208,6 @@ def run_together(job: Job, mnist: Mnist, transfer_set: Digits) -> list[dict[str,
         tqdm.write(f"{of}: {result['errors']} errors on {result['cases']:,} images, not saved")
         results.append(columns_of(record))
     return results
-
-
-def distillation_flags(parser: Parser, **defaults: Any) -> None:
-    """Add the flags of a distillation; `defaults` are those in which a script differs."""
-    parser.add_argument(
-        "--teacher",
-        type=user_path,
-        default=TEACHER,
-        help=f"checkpoint to distil [models/{TEACHER.name}]",
-    )
-    training_flags(parser)
-    note = "but for the defaults of this script: " + ", ".join(defaults) if defaults else ""
-    hyperparameter_flags(parser, "Distilled", note, **defaults)
 
 
 def main() -> None:

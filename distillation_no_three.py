@@ -21,11 +21,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dataset import Mnist, filter_by_class
-from distillation import distillation_flags, run_distillation, with_logits
+from distillation import run_distillation, with_logits
 from evaluate import logits_of
 from layers import RectifierNet
 from support.checkpoints import model_from
-from support.command_line import Parser, chosen_params, flag_type
+from support.command_line import Parser, chosen_params, distillation_flags, flag_type
 from support.errors import UserError
 from support.hyperparameters import Allowed
 from support.machine import set_up

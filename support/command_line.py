@@ -8,11 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+from support.checkpoints import MODELS
 from support.errors import UserError
 from support.hyperparameters import Allowed, Params, checked, default_params, hyperparameters
 
 THREADS = Allowed(int, low=1, high=1024)
 SEED = Allowed(int, high=2**32 - 1)
+TEACHER = MODELS / "cumbersome_model_1200.pt"
 
 
 class Help(argparse.RawDescriptionHelpFormatter):
@@ -119,6 +121,19 @@ def training_flags(parser: Parser) -> None:
     add("--precision", choices=("fp32", "bf16"), default="fp32", help=precision)
     threads = "processor threads; results differ slightly with their number [all]"
     add("--threads", type=flag_type(THREADS), help=threads)
+
+
+def distillation_flags(parser: Parser, **defaults: Any) -> None:
+    """Add the flags of a distillation; `defaults` are those in which a script differs."""
+    parser.add_argument(
+        "--teacher",
+        type=user_path,
+        default=TEACHER,
+        help=f"checkpoint to distil [models/{TEACHER.name}]",
+    )
+    training_flags(parser)
+    note = "but for the defaults of this script: " + ", ".join(defaults) if defaults else ""
+    hyperparameter_flags(parser, "Distilled", note, **defaults)
 
 
 def data_flags(parser: Parser) -> None:

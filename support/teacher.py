@@ -2,19 +2,22 @@
 
 import argparse
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from dataset import Digits, Mnist, pixels
+from dataset import Digits, Mnist
 from layers import CLASSES, RectifierNet
 from support.checkpoints import load_checkpoint, model_from
 from support.errors import UserError
 from support.files import sha256
 from support.outputs import RunFiles
 from support.sweep import Run
+
+WANTED = "float32 pixels (N, 784) in [0, 1] and return logits (N, 10)"
 
 
 def load_teacher(
@@ -51,50 +54,58 @@ def other_data(name: str, checkpoint: dict[str, Any], mnist: Mnist) -> list[str]
 
 
 def report_teacher(args: argparse.Namespace, transfer_set: Digits) -> None:
-    """How many of the images that the student will learn from its teacher gets wrong."""
-    answers = transfer_set.teacher_logits.argmax(1)
-    wrong = int((answers != transfer_set.labels).sum())
+    """Print how many of the images that the student will learn from its teacher gets wrong."""
     if not args.quiet:
-        print(f"The teacher is wrong on {wrong:,} of the {len(answers):,} training images.")
+        print(_errors_in_words(transfer_set))
 
 
-@torch.no_grad()
-def check_net(net: nn.Module, role: str, digits: Digits) -> None:
-    """Raise UserError unless `net` takes float32 pixels (N, 784) and returns logits (N, 10)."""
-    images = pixels(digits.images[:2])
-    wanted = (
-        f"the {role} must take float32 pixels {tuple(images.shape)} and return logits "
-        f"({len(images)}, {CLASSES})"
-    )
+def warn_of_teacher(transfer_set: Digits) -> None:
+    """Warn if the teacher gets most of the images wrong that the student will learn from."""
+    if _wrong(transfer_set) > len(transfer_set) / 2:
+        warnings.warn(_errors_in_words(transfer_set), stacklevel=3)
+
+
+def _wrong(transfer_set: Digits) -> int:
+    return int((transfer_set.teacher_logits.argmax(1) != transfer_set.labels).sum())
+
+
+def _errors_in_words(transfer_set: Digits) -> str:
+    wrong, cases = _wrong(transfer_set), len(transfer_set)
+    hint = ": does it take pixels of another range than [0, 1]?" if wrong > cases / 2 else "."
+    return f"The teacher is wrong on {wrong:,} of the {cases:,} training images{hint}"
+
+
+@contextmanager
+def taking_pixels(role: str) -> Iterator[None]:
+    """Turn whatever the net in that `role` raises for its first images into a UserError."""
     try:
-        logits = net.eval()(images)
-    except Exception as error:  # whatever a module raises for what it does not take
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # modules raise all kinds for what they do not take
         reason = " ".join(str(error).split())
         raise UserError(
-            f"{wanted}, but raised {type(error).__name__} ({reason}); if it takes images, wrap it: "
-            "nn.Sequential(nn.Unflatten(1, (1, 28, 28)), net)"
+            f"the {role} must take {WANTED}, but raised {type(error).__name__} ({reason}); if it "
+            "takes images, wrap it: nn.Sequential(nn.Unflatten(1, (1, 28, 28)), net)"
         ) from None
-    if not isinstance(logits, Tensor) or logits.shape[-2:] != (len(images), CLASSES):
-        came = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
-        raise UserError(f"{wanted}, but returned {came}; wrap it in a module that does")
 
 
-def check_logits(logits: Tensor, labels: Tensor) -> None:
-    """Raise UserError for logits (N, 10) that are not finite, or probabilities.
+def check_shape(role: str, logits: Tensor, cases: int) -> None:
+    """Raise UserError unless the logits are (N, 10), or those of a stack."""
+    if logits.shape[-2:] != (cases, CLASSES):
+        raise UserError(
+            f"the {role} must take {WANTED}, but returned {tuple(logits.shape)} for {cases} "
+            "images; wrap it in a module that returns a logit for each of the ten digits"
+        )
 
-    Warn if most of them are wrong.
-    """
+
+def check_logits(logits: Tensor, cases: int) -> None:
+    """Raise UserError for what are not the logits of a teacher: not finite, or probabilities."""
+    check_shape("teacher", logits, cases)
     if not torch.isfinite(logits).all():
         raise UserError("the logits of the teacher are not finite")
     if (logits >= 0).all() and (logits.sum(1) - 1).abs().max() < 1e-3:
         raise UserError(
             "the teacher returns probabilities, not logits: leave out its softmax, or return the "
             "logarithm of the probabilities"
-        )
-    wrong = int((logits.argmax(1) != labels).sum())
-    if wrong > len(labels) / 2:
-        warnings.warn(
-            f"the teacher is wrong on {wrong:,} of {len(labels):,} images: does it take pixels of "
-            "another range than [0, 1]?",
-            stacklevel=3,
         )

@@ -270,12 +270,12 @@ def test_a_stopped_distillation_goes_on_to_the_same_weights(tmp_path, some_digit
     params, teacher = some_params("Distilled", epochs=4), random_net()
     whole, stopped, resumed = (first_student(params) for _ in range(3))
     distill(whole, teacher, some_digits, params)
-    point = ResumePoint(tmp_path / "net.pt", {})
+    point = ResumePoint(tmp_path / "net.pt.resume", {})
     with pytest.raises(KeyboardInterrupt):
         distill(
             stopped, teacher, some_digits, params, resume_point=point, progress=Stopping(quiet=True)
         )
-    point = ResumePoint(tmp_path / "net.pt", {})
+    point = ResumePoint(tmp_path / "net.pt.resume", {})
     assert point.load() == 2
     distill(resumed, teacher, some_digits, params, resume_point=point)
     assert same_weights(whole, resumed)
@@ -338,7 +338,9 @@ def test_students_distilled_together_report_the_losses_they_have_alone(some_digi
                 test_set=some_digits,
             )
             for entry, together in zip(history, Recording.entries, strict=True):
-                assert together["loss"][column] == pytest.approx(entry["loss"], rel=1e-3)
+                # In float32 the divergence of two distributions is exact to 1e-7, here times T^2.
+                expected = pytest.approx(entry["loss"], rel=1e-3, abs=2e-5)
+                assert together["loss"][column] == expected
                 assert abs(together["errors"][column] - entry["errors"]) <= 2
             column += 1
 

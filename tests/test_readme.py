@@ -5,8 +5,8 @@ import shlex
 import sys
 from pathlib import Path
 
-import claims
 import pytest
+import torch
 from common import ROOT, Reached, reached
 from torch import nn
 
@@ -14,9 +14,15 @@ import dataset
 import distillation
 import distillation_no_three
 import evaluate
-import figures
 import train
-from layers import load_model
+from dataset import pixels
+from distillation import distill
+from evaluate import logits_of
+from layers import SmallNet
+from results import claims, figures
+from support.checkpoints import load_checkpoint, load_model
+from support.hyperparameters import default_params
+from support.reporting import report
 
 README = (ROOT / "README.md").read_text()
 RESULTS = (ROOT / "results" / "README.md").read_text()
@@ -43,7 +49,7 @@ def test_the_commands_are_not_refused(monkeypatch, command):
     words = shlex.split(command, comments=True)
     words = words[next(i for i, word in enumerate(words) if word in SCRIPTS) :]
     script = SCRIPTS[words[0]]
-    monkeypatch.setattr(script, "load_mnist" if script is evaluate else "prepare", reached)
+    monkeypatch.setattr(script, "load_mnist" if script is evaluate else "set_up", reached)
     monkeypatch.setattr(sys, "argv", words)
     with pytest.raises(Reached):
         script.main()
@@ -58,6 +64,22 @@ def test_the_lines_that_use_a_checkpoint_work(monkeypatch, sample):
     assert logits.shape == (1000, 10)
     assert (logits.argmax(1) == sample.test.labels).float().mean() > 0.98
     assert isinstance(found["model"], nn.Module)
+    images = sample.test.images / 255
+    for shape in ((-1, 28, 28), (-1, 1, 28, 28)):
+        assert torch.equal(found["model"](images.view(shape)), logits)
+    assert [type(layer) for layer in found["model"].children()] == 3 * [nn.Linear] + 2 * [nn.ReLU]
+
+
+def test_what_a_checkpoint_holds_is_named():
+    for path in (ROOT / "models").glob("*.pt"):
+        assert all(f"`{name}`" in README for name in load_checkpoint(path))
+
+
+def test_the_last_line_is_that_of_the_script(capsys):
+    record = load_checkpoint(ROOT / "models" / "distilled_model_800_20.pt")
+    record["result"]["errors"] = 83
+    report(record, Path("runs/distilled_model_800_20.pt"))
+    assert capsys.readouterr().out in blocks("text")[0]
 
 
 def test_the_example_on_other_data_works(monkeypatch, capsys, sample):
@@ -79,26 +101,64 @@ def test_the_example_on_other_data_works(monkeypatch, capsys, sample):
     assert isinstance(load_model("runs/my_student.pt"), nn.Module)
 
 
+class ConvNet(nn.Module):
+    """Takes (N, 1, 28, 28) and nothing else; remembers it."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(1, 2, 9, stride=4), nn.ReLU(), nn.Flatten())
+        self.output = nn.Linear(50, 10)
+
+    def forward(self, images):
+        assert images.shape[1:] == (1, 28, 28)
+        self.seen = images
+        return self.output(self.layers(images))
+
+
+def test_the_wrappers_for_a_teacher_work(sample):
+    (code,) = [block for block in blocks("python") if "conv_net" in block]
+    wrapped = re.findall(r"^teacher = .*", code, re.MULTILINE)
+    assert len(wrapped) == 2
+    parts = (code.partition(wrapped[1])[0], code)
+    digits, conv_net = sample.training[:200], ConvNet()
+    params = default_params("local", "Distilled")
+    params.epochs = 1
+    images = digits.images[:, None] / 255
+    for part, taken in zip(parts, (images, (images - 0.1307) / 0.3081), strict=True):
+        found: dict = {"conv_net": conv_net}
+        exec(part, found)
+        logits = logits_of(found["teacher"], digits.images)
+        assert torch.allclose(conv_net.seen, taken, atol=1e-5)
+        assert torch.equal(logits, found["teacher"](pixels(digits.images)))
+        distill(SmallNet(10), found["teacher"], digits, params)
+
+
 def test_the_figures_are_there_and_small():
-    shown = re.findall(r"!\[[^\]]+\]\((figures/\w+\.png)\)", README)
+    shown = re.findall(r"!\[[^\]]+\]\((?:\.\./)?(figures/\w+\.png)\)", README + RESULTS)
     assert sorted(shown) == sorted(f"figures/{name}.png" for name in figures.DRAWINGS)
     sizes = [(ROOT / path).stat().st_size for path in shown]
     assert sum(sizes) < 1.5e6
 
 
-@pytest.mark.parametrize("page", ["README.md", "results/README.md"])
+def headings(page: Path) -> set[str]:
+    """As GitHub names them in links."""
+    lines = [line.lstrip("# ") for line in page.read_text().splitlines() if line.startswith("#")]
+    return {re.sub(r"[^\w -]", "", line.lower()).replace(" ", "-") for line in lines}
+
+
+@pytest.mark.parametrize("page", ["README.md", "results/README.md", "data/README.md"])
 def test_the_links_lead_somewhere(page):
-    text = (ROOT / page).read_text()
-    headings = {
-        re.sub(r"[^\w -]", "", line.lstrip("# ").lower()).replace(" ", "-")
-        for line in text.splitlines()
-        if line.startswith("#")
-    }
-    for target in re.findall(r"\]\(([^)]+)\)", text):
-        if target.startswith("#"):
-            assert target[1:] in headings
-        elif not target.startswith("http"):
-            assert ((ROOT / page).parent / target).exists(), target
+    page = ROOT / page
+    for target in re.findall(r"\]\(([^)]+)\)", page.read_text()):
+        path, _, heading = target.partition("#")
+        linked = page.parent / path if path else page
+        if not target.startswith("http"):
+            assert linked.exists(), target
+            assert not heading or heading in headings(linked), target
+
+
+def test_the_readme_is_read_in_one_sitting():
+    assert len(README.splitlines()) <= 250
 
 
 def test_the_table_of_claims_names_every_claim():

@@ -5,11 +5,11 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import reporting
 import torch
 from common import ROOT, Reached, everything_in, reached, same_weights, split_words
 
@@ -18,6 +18,7 @@ import distillation_no_three
 import evaluate
 import train
 from support.checkpoints import load_checkpoint, load_model
+from support.reporting import Progress, in_units
 from training_params import LocalParams
 
 SMALL = "--model small --hidden-units 10 --epochs 1"
@@ -45,7 +46,7 @@ def test_the_scripts_train_distil_and_evaluate_from_the_command_line(tmp_path):
 
     done = python(ROOT / "train.py", "--model small", words, cwd=here)
     assert done.stderr == ""
-    assert re.search(r"\d+ errors on 1,000 cases of sample", done.stdout)
+    assert re.search(r"\d+ errors on 1,000 images of sample", done.stdout)
     assert f"learning_rate={LocalParams.Small.learning_rate}" in done.stdout
 
     teacher = "--teacher runs/small_model_30.pt"
@@ -211,7 +212,7 @@ def test_quiet_prints_the_result_only(call, capfd, teacher, script):
     out, err = capfd.readouterr()
     assert err == ""
     assert "epoch 1/3" not in out
-    assert re.search(r"\d+ errors on 1,000 cases", out)
+    assert re.search(r"\d+ errors on 1,000 images", out)
 
 
 def test_without_a_terminal_progress_is_a_plain_line_for_each_evaluation(call, capfd):
@@ -267,10 +268,22 @@ def test_without_tensorboard_log_says_how_to_install_it(stops, monkeypatch, tmp_
     assert everything_in(tmp_path / "here") == {}
 
 
-def test_the_first_line_says_what_on_which_data_and_for_how_long(call, capsys):
+def test_the_first_lines_say_what_on_which_data_and_for_how_long(call, capsys):
     call(train, SMALL, "--output net.pt")
-    first = capsys.readouterr().out.splitlines()[2]  # below two that say that it is the sample
-    assert re.search(r"784-10-10-10 .* 4,000 cases of sample, cpu, 1 thread, .*about \d+ s$", first)
+    lines = capsys.readouterr().out.splitlines()[2:]  # below two that say that it is the sample
+    assert re.search(r"784-10-10-10 .* 4,000 images of sample, cpu, 1 thread, fp32", lines[0])
+    assert re.fullmatch(r"  this takes about \d+ s", lines[2])
+
+
+def test_the_time_is_that_of_the_first_minibatches(monkeypatch, capsys):
+    """Without the very first, which sets up much; for what is left to do, of all epochs."""
+    clock = iter([0.0, 100.0, 100.0 + 50 * 0.2])
+    monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
+    progress = Progress()
+    progress.start(epochs=10, batches=600, done=4)
+    for _ in range(60):
+        progress.after_batch()
+    assert capsys.readouterr().out == "  this takes about 12 min\n"  # 6 * 600 * 0.2 s
 
 
 def test_telling_the_time_changes_nothing(call):
@@ -284,7 +297,7 @@ def test_telling_the_time_changes_nothing(call):
     [(0.2, "1 s"), (89, "89 s"), (91, "2 min"), (3000, "50 min"), (5500, "1.5 hours")],
 )
 def test_a_time_is_told_in_the_unit_that_suits_it(seconds, words):
-    assert reporting.in_words(seconds) == words
+    assert in_units(seconds) == words
 
 
 @pytest.mark.parametrize("variable", ["", "NO_COLOR", "TERM"])
@@ -305,7 +318,7 @@ def test_the_examples_in_the_help_can_be_parsed(script, monkeypatch, capsys):
     """Each is a command line of this script that is not refused."""
     examples = script.EXAMPLES.splitlines()
     assert examples
-    monkeypatch.setattr(script, "load_mnist" if script is evaluate else "prepare", reached)
+    monkeypatch.setattr(script, "load_mnist" if script is evaluate else "set_up", reached)
     for example in examples:
         words = shlex.split(example, comments=True)
         place = words.index(f"{script.__name__}.py")

@@ -16,6 +16,7 @@ import distillation_no_three
 import train
 from distillation import group_small
 from support.checkpoints import load_checkpoint, load_model
+from support.errors import TrainingFailed
 from support.sweep import Run
 
 QUICK = "--epochs 1 --batch-size 500 --quiet"
@@ -55,7 +56,7 @@ def test_a_run_that_has_its_line_is_not_run_again(call, monkeypatch):
     seeds = []
     run = train.run
     monkeypatch.setattr(
-        train, "run", lambda args, *rest: seeds.append(args.seed) or run(args, *rest)
+        train, "run", lambda planned, *rest: seeds.append(planned.seed) or run(planned, *rest)
     )
     call(train, SMALL, "--seed 0 1 2 --results lines.csv")
     assert seeds == [2]
@@ -88,7 +89,8 @@ def test_a_sweep_that_is_stopped_goes_on_in_the_midst_of_a_run(call, monkeypatch
 
 def test_a_run_that_fails_has_a_line_that_says_so_and_the_others_go_on(call):
     wild = "--init-std 10 --max-squared-length 0 --learning-rate 1e6 1e-6"
-    call(train, "--hidden-units 20 --epochs 3 --quiet", wild)
+    with pytest.raises(TrainingFailed, match="1 of 2 runs failed"):
+        call(train, "--hidden-units 20 --epochs 3 --quiet", wild)
     failed, good = lines_of("runs/train.csv")
     assert "not finite" in failed["problem"]
     assert not failed["errors"]
@@ -152,7 +154,7 @@ def test_small_students_are_distilled_together_with_the_errors_they_make_alone(
 def test_only_students_with_each_temperature_and_each_seed_form_a_job():
     def runs(temperature, seeds, **changes):
         params = some_params("Distilled", temperature=temperature, **changes)
-        return [Run(params, seed) for seed in seeds]
+        return [Run(params, seed, Path("net.pt")) for seed in seeds]
 
     four = runs(1.0, [0, 1]) + runs(2.0, [0, 1])
     assert group_small(four) == [four]
@@ -197,7 +199,8 @@ def test_runs_that_would_have_the_same_file_are_refused(stops, teacher, tmp_path
 
 def test_of_students_in_a_stack_only_the_one_that_fails_has_failed(call, teacher):
     wild = "--optimizer sgd --learning-rate 1e6 --epochs 2 --temperature 0.1 1000000"
-    call(distillation, "--teacher", teacher, wild, "--hidden-units 30 --quiet")
+    with pytest.raises(TrainingFailed, match="1 of 2 runs failed"):
+        call(distillation, "--teacher", teacher, wild, "--hidden-units 30 --quiet")
     good, failed = lines_of("runs/distillation.csv")
     assert "not finite" in failed["problem"] and not failed["errors"]
     assert not good["problem"] and int(good["errors"]) > 0
@@ -265,6 +268,6 @@ def test_a_sweep_that_is_stopped_says_how_to_go_on(stops, monkeypatch):
     monkeypatch.setattr(train, "train_one_epoch", stop_in_the_second)
     stop = stops(train, SMALL, "--seed 0 1 2 --results lines.csv")
     assert stop.status == 130
-    assert "What is done is in lines.csv: the same command goes on." in stop.out
+    assert "What is done is in lines.csv: rerun the command to continue." in stop.out
     assert "Nothing was kept" not in stop.out
     assert len(lines_of("lines.csv")) == 1

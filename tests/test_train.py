@@ -297,24 +297,29 @@ def test_every_image_is_scored_in_its_place_whatever_the_chunks():
     assert logits_of(net, images).grad_fn is None
 
 
+PUBLISHED = {"dropout_hidden": 0.5, "dropout_visible": 0.2, "max_squared_length": 15.0, "jitter": 2}
+
+
 @pytest.mark.parametrize(
-    ("units", "temperature", "dropout", "digits", "name", "errors"),
+    ("units", "temperature", "changes", "digits", "name", "errors"),
     [
-        (1200, None, 0.5, range(10), "MNIST", 67),
-        (800, None, 0.0, range(10), "MNIST", 146),
-        (800, 20.0, 0.0, range(10), "MNIST", 74),
-        (800, 8.0, 0.0, range(10), "MNIST", None),
-        (300, None, 0.0, range(10), "MNIST", None),
-        (1200, None, 0.0, range(10), "MNIST", None),
-        (800, 20.0, 0.0, (7, 8), "MNIST", None),
-        (1200, None, 0.5, range(10), "sample", None),
-        (1200, None, 0.5, range(10), "MNIST validation", None),
+        (1200, None, PUBLISHED, range(10), "MNIST", 67),
+        (800, None, {}, range(10), "MNIST", 146),
+        (800, 20.0, {}, range(10), "MNIST", 74),
+        (800, 8.0, {}, range(10), "MNIST", None),
+        (300, None, {}, range(10), "MNIST", None),
+        (1200, None, {}, range(10), "MNIST", None),
+        *[(1200, None, PUBLISHED | {n: 0}, range(10), "MNIST", None) for n in PUBLISHED],
+        *[(800, None, {n: PUBLISHED[n]}, range(10), "MNIST", None) for n in PUBLISHED],
+        (800, 20.0, {}, (7, 8), "MNIST", None),
+        (1200, None, PUBLISHED, range(10), "sample", None),
+        (1200, None, PUBLISHED, range(10), "MNIST validation", None),
     ],
 )
 def test_the_number_of_the_paper_stands_only_beside_a_net_like_it(
-    units, temperature, dropout, digits, name, errors
+    units, temperature, changes, digits, name, errors
 ):
-    parameters = {"dropout_hidden": dropout, "dropout_visible": dropout, "jitter": 0}
+    parameters = dict.fromkeys(PUBLISHED, 0) | changes
     if temperature:
         parameters["temperature"] = temperature
     data = {"name": name, "digits": list(digits)}
@@ -421,11 +426,11 @@ def test_a_stopped_training_goes_on_to_the_same_weights(tmp_path, some_digits, c
             some_digits,
             seed=3,
             test_set=some_digits,
-            resume_point=ResumePoint(tmp_path / "net.pt", {"seed": 3}),
+            resume_point=ResumePoint(tmp_path / "net.pt.resume", {"seed": 3}),
             progress=Stopping(3, batch),
         )
     torch.manual_seed(99)
-    resume_point = ResumePoint(tmp_path / "net.pt", {"seed": 3})
+    resume_point = ResumePoint(tmp_path / "net.pt.resume", {"seed": 3})
     assert resume_point.load() == (2 if batch else 3)
     resumed, history = trained(
         params, some_digits, seed=3, test_set=some_digits, resume_point=resume_point
@@ -438,12 +443,12 @@ def test_a_training_may_be_stopped_several_times(tmp_path, some_digits):
     params = some_params(epochs=5, schedule_epochs=5, **DROPOUT)
     whole, _ = trained(params, some_digits)
     for epoch in (1, 2, 4):
-        resume_point = ResumePoint(tmp_path / "net.pt", {})
+        resume_point = ResumePoint(tmp_path / "net.pt.resume", {})
         if epoch > 1:
             resume_point.load()
         with pytest.raises(KeyboardInterrupt):
             trained(params, some_digits, resume_point=resume_point, progress=Stopping(epoch))
-    resume_point = ResumePoint(tmp_path / "net.pt", {})
+    resume_point = ResumePoint(tmp_path / "net.pt.resume", {})
     assert resume_point.load() == 4
     assert same_weights(whole, trained(params, some_digits, resume_point=resume_point)[0])
 
@@ -455,7 +460,7 @@ WORDS = "--hidden-units 10 --epochs 3 --batch-size 500 --seed 4 --output net.pt 
 def stopped(call, monkeypatch):
     """A run of train.py that was stopped after its first epoch, in the working directory."""
     with monkeypatch.context() as patch:
-        patch.setattr(train_script, "Progress", lambda *_: Stopping(1))
+        patch.setattr(train_script.Progress, "of_run", lambda *_: Stopping(1))
         with pytest.raises(KeyboardInterrupt):
             call(train_script, WORDS)
 
