@@ -125,35 +125,31 @@ def train(
 ) -> list[dict[str, Any]]:
     """Train `model` in place, from its present weights; returns the history, a dict an epoch.
 
-    `params` has the fields of a class in training_params.py (or is one); the data follow the model
-    to its device. `seed` gives the order of the images, jitter and dropout: the same seed, machine
-    and number of threads give bit-identical weights, also after resuming from `resume_point`.
-    PyTorch's own generator is left as it was. Errors on `test_set` are counted up to 50 times, for
-    the eye only: they decide nothing. Raises UserError for `params` that are wrong, TrainingFailed
-    after an epoch that leaves the loss or a weight not finite.
+    `params` has the fields of a class in training_params.py (or is one). `seed` gives the order of
+    the images, jitter and dropout: with the same machine and number of threads the weights are
+    bit-identical, also after resuming. Errors on `test_set` are counted up to 50 times and decide
+    nothing. Raises UserError for wrong `params`, TrainingFailed if a loss or weight is not finite.
     """
-    params, device = checked_params(params), next(model.parameters()).device
+    params, device = checked_params(params), next(model.parameters()).device  # the data follow it
     loader = get_dataloader(training_set.to(device), params.batch_size, seed, params.jitter)
     test_set = test_set and test_set.to(device)
-    optimizer = make_optimizer(model, params)
-    state = (model, optimizer, loader.generators)
+    state = (model, make_optimizer(model, params), loader.generators)
     torch.set_flush_denormal(True)  # denormal numbers make element-wise steps 10-50 times slower
     with seeded(device, seed), closing(progress or Progress(quiet=True)) as progress:
         history = resume_point.begin(*state, params.epochs) if resume_point else []
         progress.start(params.epochs, len(loader), len(history))
         for epoch in range(len(history), params.epochs):
             mean_loss = train_one_epoch(
-                model, loader, optimizer, loss, params, epoch, precision, progress.after_batch
+                model, loader, state[1], loss, params, epoch, precision, progress.after_batch
             )
             rate, _ = schedule(params, epoch, params.epochs)
-            entry = {"epoch": epoch + 1, "loss": mean_loss.tolist(), "rate": rate}
-            _check_finite(entry, (mean_loss, *model.parameters()))
+            history.append({"epoch": epoch + 1, "loss": mean_loss.tolist(), "rate": rate})
+            _check_finite(history[-1], (mean_loss, *model.parameters()))
             if test_set is not None and _is_measured(epoch + 1, params.epochs):
-                entry["errors"] = count_errors(model, test_set).tolist()
-            history.append(entry)
+                history[-1]["errors"] = count_errors(model, test_set).tolist()
             if resume_point:
                 resume_point.save(*state, history)
-            progress.after_epoch(entry)
+            progress.after_epoch(history[-1])
     return history
 
 

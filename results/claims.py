@@ -1,264 +1,188 @@
-"""What came of the claims of [KD] s.3, and of some questions beyond them: tables for README.md."""
+"""The claims C1 to C8 of [KD] s.3: the paper's numbers beside ours, in two tables."""
 
-import math
 import statistics
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
-import numpy as np
+from results.runs import Runs, runs_in
+from results.summary import spread, table
+from results.temperatures import fewest_seeds, good_and_others, range_above_8
+from support.errors import UserError
+from support.paper import PAPER, PAPER_SHIFTS, in_brackets
 
-from reporting import PAPER, PAPER_SHIFTS, in_brackets
-from summary import (
-    Line,
-    by_temperature,
-    interval,
-    numbers,
-    paired,
-    read,
-    spread,
-    student_t,
-    translated,
-)
-from training_params import UserError
-
-STUDENTS = {800: "800 units, T = 20", 300: "300 units, T = 8"}
-FLAGS = {800: "`--hidden-units 800 --temperature 20`", 300: "`--hidden-units 300 --temperature 8`"}
-GOOD_FOR_30 = (2.5, 3.0, 4.0)  # [KD] s.3: "temperatures in the range 2.5 to 4"
-SHORT_TEACHERS = ("20", "60", "150")  # epochs
+STUDENTS = {800: 20, 300: 8}  # units and temperature of those that missed digits: two guesses
+SHIFT_OF_3, SHIFT_OF_7_AND_8 = (shift for shift, *_ in PAPER_SHIFTS.values())  # [KD]'s
+TRAIN = "python train.py --precision bf16"
+TRAIN_SMALL = "python train.py --model small"
+DISTIL = "python distillation.py"
+DISTIL_300 = f"{DISTIL} --hidden-units 300 --temperature 8"
+OMIT_3 = {
+    units: f"python distillation_no_three.py --hidden-units {units} --temperature {temperature}"
+    for units, temperature in STUDENTS.items()
+}
+KEEP_7_AND_8 = {units: f"{command} --keep 7 8 --epochs 100" for units, command in OMIT_3.items()}
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+def student(units: int) -> str:
+    return f"{units} units, T = {STUDENTS[units]}"
+
+
+def distilled(units: int, teacher: str = "") -> Runs:
+    """Students that saw all digits. `teacher` is the end of the file's name: "_teacher_20"."""
+    return runs_in(f"distilled_{units}{teacher}", temperature=f"{STUDENTS[units]}.0")
+
+
+def never_saw_3(units: int, teacher: str = "") -> Runs:
+    return runs_in(f"no_three_{units}{teacher}", omit="3")
+
+
+def saw_7_and_8(units: int, teacher: str = "") -> Runs:
+    return runs_in(f"only_7_8_{units}{teacher}", keep="7 8")
+
+
+def over_seeds(runs: Runs, columns: Sequence[str]) -> str:
+    """Mean ± standard deviation of the first of `columns` and, in brackets, of the second."""
+    return in_brackets([spread(runs.numbers(column)) for column in columns])
+
+
+def code(command: str) -> str:
+    """As Markdown shows it."""
+    return f"`{command}`" if command else ""
+
+
+class Claim(NamedTuple):
+    """A claim that is a number of errors, with our runs of it."""
+
+    key: str  # in PAPER
+    name: str
+    runs: Runs
+    columns: tuple[str, ...] = ("errors",)  # and, if there is a second, errors on the omitted digit
+    command: str = ""  # none if it is the one of the claim before
+    time: str = ""  # that it takes
+
+    @property
+    def number(self) -> str:
+        return self.key.split()[0]
+
+
+def measured_claims() -> list[Claim]:
+    """Those of README.md: students of 800 units, T = 20."""
+    without, only = never_saw_3(800), saw_7_and_8(800)
+    learned, paper, best = ((f"{s}_errors", f"{s}_on_group") for s in ("learned", "paper", "best"))
+    bias, biases = f"its bias {SHIFT_OF_3:+}", f"their biases {SHIFT_OF_7_AND_8:+}"
+    return [
+        Claim("C1", "cumbersome net", runs_in("cumbersome"), command=TRAIN, time="40 min"),
+        Claim("C2", "small net, labels", runs_in("small_800"), command=TRAIN_SMALL, time="2 min"),
+        Claim("C3", "distilled", distilled(800), command=DISTIL, time="2 min"),
+        Claim("C6", "never saw a 3", without, learned, OMIT_3[800], "4 min"),
+        Claim("C7", f"the same, {bias}", without, paper),
+        Claim("C7", "the same, best shift", without, best),
+        Claim("C8", "saw 7s and 8s only", only, learned[:1], KEEP_7_AND_8[800], "1 min"),
+        Claim("C8 shifted", f"the same, {biases}", only, paper[:1]),
+    ]
+
+
+def headline() -> str:
+    """The table of README.md: each claim, with its command and the time that it takes."""
+    rows = [
+        [
+            f"{claim.number}: {claim.name}",
+            code(claim.command),
+            in_brackets(PAPER[claim.key]),
+            over_seeds(claim.runs, claim.columns),
+            len(claim.runs),
+            claim.time,
+        ]
+        for claim in measured_claims()
+    ]
+    rows = sorted([*rows, *_temperature_rows()], key=lambda row: row[0][:2])
+    header = ["", "command", "paper", "ours (mean ± standard deviation)", "seeds", "time"]
+    return table(header, rows)
+
+
+def _temperature_rows() -> list[list[Any]]:
+    """Those of C4 and C5, which are of many runs; time is for all of them."""
+    above_8 = (f"{range_above_8(units)} ({units} units)" for units in (300, 800))
+    similar = "--hidden-units 300 800 --temperature 12 20 40 --seed 0 1 2"
+    thirty = (
+        "--hidden-units 30 --temperature 1 1.5 2 2.5 3 4 6 8 12 20 --epochs 60 "
+        "--seed 0 1 2 3 4 5 6 7 8 9"
+    )
+    return [
+        [
+            "C4: 300 units or more, T above 8",
+            code(f"{DISTIL} {similar}"),
+            "fairly similar",
+            ", ".join(above_8),
+            fewest_seeds(800),
+            "22 min",
+        ],
+        [
+            "C5: 30 units, T of 2.5 to 4",
+            code(f"{DISTIL} {thirty}"),
+            "better than others",
+            good_and_others(),
+            fewest_seeds(30),
+            "17 min",
+        ],
+    ]
 
 
 def overview() -> str:
-    """The paper's claims: its number, ours with seed 0 and over all seeds, and the command."""
+    """Both students of each claim: the paper's errors, ours with seed 0 and over all seeds."""
     rows = [
-        claim("C1: cumbersome net, 1200 units", "C1", read("cumbersome"), "`train.py`"),
-        claim("C2: small net, 800 units", "C2", read("small_800"), "`train.py --model small`"),
-        claim(f"C3: distilled, {STUDENTS[800]}", "C3", at(800, "20.0"), "`distillation.py`"),
-        *map(with_labels, ("0.1", "0.5")),
-        claim(
-            f"distilled, {STUDENTS[300]}", "", at(300, "8.0"), f"`distillation.py`, {FLAGS[300]}"
-        ),
-        ["C4: T above 8", "similar", "", "see below", fewest(800), "see below"],
-        ["C5: 30 units, T of 2.5 to 4", "better", "", "see below", fewest(30), "see below"],
+        _compared("C1: cumbersome net, 1200 units", "C1", runs_in("cumbersome"), TRAIN),
+        _compared("C2: small net, 800 units", "C2", runs_in("small_800"), TRAIN_SMALL),
+        _compared(f"C3: distilled, {student(800)}", "C3", distilled(800), DISTIL),
+        *map(_with_labels, ("0.1", "0.5")),
+        _compared(f"distilled, {student(300)}", "", distilled(300), DISTIL_300),
+        ["C4: T above 8", "similar", "", "see below", fewest_seeds(800), "see below"],
+        ["C5: 30 units, T of 2.5 to 4", "better", "", "see below", fewest_seeds(30), "see below"],
     ]
-    for units, flags in FLAGS.items():
-        lines, what = read(f"no_three_{units}", omit="3"), f"never saw a 3, {STUDENTS[units]}"
-        command = f"`distillation_no_three.py`, {flags}"
-        rows += shifted_claims(("C6", "C7"), what, "its bias", lines, command)
-    for units, flags in FLAGS.items():
-        lines = read(f"only_7_8_{units}", keep="7 8")
-        what = f"saw 7s and 8s only, {STUDENTS[units]}"
-        command = f"`distillation_no_three.py --keep 7 8 --epochs 100`, {flags}"
-        rows += shifted_claims(("C8", "C8 shifted"), what, "their biases", lines, command)
+    for units, command in OMIT_3.items():
+        name = f"never saw a 3, {student(units)}"
+        rows += _shifted(("C6", "C7"), name, "its bias", never_saw_3(units), command)
+    for units, command in KEEP_7_AND_8.items():
+        name = f"saw 7s and 8s only, {student(units)}"
+        rows += _shifted(("C8", "C8 shifted"), name, "their biases", saw_7_and_8(units), command)
     header = ["", "paper", "seed 0", "mean ± standard deviation", "seeds", "command"]
     return table(header, rows)
 
 
-def fewest(units: int) -> str:
-    """The smallest number of seeds of any temperature."""
-    return str(min(map(len, by_temperature(f"distilled_{units}").values())))
-
-
-def with_labels(weight: str) -> list[str]:
+def _with_labels(weight: str) -> list[str]:
     """The row of C3 for students that learned from the labels as well, with that weight."""
-    lines = read("distilled_800_labels", hard_weight=weight)
-    return claim(
-        f"the same with a weight of {weight} on the labels",
-        "C3",
-        lines,
-        f"`distillation.py --hard-weight {weight}`",
-    )
+    name = f"the same with a weight of {weight} on the labels"
+    runs = runs_in("distilled_800_labels", hard_weight=weight)
+    return _compared(name, "C3", runs, f"{DISTIL} --hard-weight {weight}")
 
 
-def at(units: int, temperature: str) -> list[Line]:
-    """The students of that width that were distilled at that temperature."""
-    return read(f"distilled_{units}", temperature=temperature)
-
-
-def claim(
-    what: str, paper: str, lines: list[Line], command: str, columns: Sequence[str] = ("errors",)
-) -> list[str]:
-    """A row: errors in the first of `columns` and, in brackets, in the second."""
-    (first,) = (line for line in lines if line["seed"] == "0")
-    ours = in_brackets([int(first[column]) for column in columns])
-    over_seeds = in_brackets([spread(numbers(lines, column)) for column in columns])
-    return [what, in_brackets(PAPER.get(paper, ())), ours, over_seeds, str(len(lines)), command]
-
-
-def shifted_claims(
-    papers: tuple[str, str], what: str, biases: str, lines: list[Line], command: str
+def _shifted(
+    keys: tuple[str, str], name: str, biases: str, runs: Runs, command: str
 ) -> list[list[str]]:
     """Rows of a student that missed digits: as it learned, and with its biases shifted."""
-    group = ("on_group",) if len(PAPER[papers[0]]) > 1 else ()
+    learned, shifted = keys
+    values = ("errors", "on_group")[: len(PAPER[learned])]
+    average = "shifted by {} on average"
     names = {
-        "learned": (f"{papers[0]}: {what}", papers[0], command),
-        "paper": (f"{papers[1].split()[0]}: {biases} shifted by {{}}", papers[1], ""),
-        "best": ("by what is best on the test set, {} on average", "", ""),
-        "label_free": ("by class frequencies, without test labels, {}", "", ""),
+        "learned": (f"{learned}: {name}", learned, command),
+        "paper": (f"{shifted.split()[0]}: {biases} shifted by {{}}", shifted, ""),
+        "best": (f"{average}: best on the test set", "", ""),
+        "label_free": (f"{average}: by class frequencies, without test labels", "", ""),
     }
     rows = []
-    for shift, (name, paper, typed) in names.items():
-        by = statistics.mean(numbers(lines, f"{shift}_shift"))
-        columns = [f"{shift}_{value}" for value in ("errors", *group)]
-        rows.append(claim(name.format(f"{by:+.1f}"), paper, lines, typed, columns))
+    for shift, (label, key, typed) in names.items():
+        by = statistics.mean(runs.numbers(f"{shift}_shift"))
+        columns = [f"{shift}_{value}" for value in values]
+        rows.append(_compared(label.format(f"{by:+.1f}"), key, runs, typed, columns))
     return rows
 
 
-def biases() -> str:
-    """C6: the learned bias of the class that was never seen beside those of the others."""
-    rows = []
-    for units, student in STUDENTS.items():
-        learned = biases_of(read(f"no_three_{units}", omit="3"))
-        others = np.delete(learned, 3, axis=1)
-        each = others.mean(axis=0)
-        rows.append(
-            [
-                student,
-                f"{learned[:, 3].mean():+.2f} ± {statistics.stdev(learned[:, 3]):.2f}",
-                f"{others.mean():+.2f}",
-                f"{each.min():+.2f} to {each.max():+.2f}",
-            ]
-        )
-    header = ["", "bias of the 3", "mean of the others", "each of the others"]
-    return table(header, rows)
-
-
-def biases_of(lines: Iterable[Line]) -> np.ndarray:
-    """The learned biases of the ten classes: float64 (runs, 10)."""
-    return np.array([line["biases"].split() for line in lines], dtype=float)
-
-
-def temperatures() -> str:
-    """C4 and C5: mean errors by temperature for each width, and how many seeds they are of."""
-    found = {units: by_temperature(f"distilled_{units}") for units in (30, 300, 800)}
-    rows = []
-    for temperature in sorted({t for errors in found.values() for t in errors}):
-        cells = [list(errors.get(temperature, {}).values()) for errors in found.values()]
-        rows.append([f"{temperature:g}", *(f"{spread(e)} [{len(e)}]" if e else "" for e in cells)])
-    return table(["T", *(f"{units} units" for units in found)], rows)
-
-
-def similar() -> str:
-    """C4: does the temperature matter, from 8 on, more than chance would have it?
-
-    That is the residual mean square of errors less the means of their temperature and of their
-    seed (all temperatures have the same seeds: two ways, no interaction), divided by the seeds. The
-    last column is for two temperatures that were named beforehand, at 95 %.
-    """
-    rows = []
-    for units in (300, 800):
-        errors = {t: e for t, e in by_temperature(f"distilled_{units}").items() if t >= 8}
-        found = paired(errors)
-        means, (temperatures, seeds) = found.mean(axis=1), found.shape
-        freedom = (temperatures - 1) * (seeds - 1)
-        if freedom < 1:
-            raise UserError(f"results/distilled_{units}.csv has too few runs for the spread over T")
-        rest = found - found.mean(axis=0) - means[:, None] + found.mean()
-        chance = math.sqrt((rest**2).sum() / freedom / seeds)
-        shows = math.sqrt(2) * chance * student_t(0.975, freedom)
-        rows.append([units, ", ".join(f"{t:g}" for t in errors), seeds])
-        rows[-1] += [f"{means.min():.1f} to {means.max():.1f}"]
-        rows[-1] += [f"{means.std(ddof=1):.1f}", f"{chance:.1f}", f"{shows:.0f}"]
-    header = ["units", "T", "seeds", "mean errors", "their deviation over T", "by chance alone"]
-    return table([*header, "a difference of two that would show"], rows)
-
-
-def thirty() -> str:
-    """C5: errors at each other temperature less those at 2.5 to 4, paired over the seeds."""
-    rows: dict[float, list[str]] = {}
-    for name in ("distilled_30", "distilled_30_20_epochs"):
-        errors = by_temperature(name)
-        found = dict(zip(errors, paired(errors), strict=True))
-        good = np.mean([found[t] for t in GOOD_FOR_30], axis=0)
-        others = [t for t in found if t not in GOOD_FOR_30]
-        for t in others:
-            mean, half = interval(list(found[t] - good), len(others))
-            cell = f"{mean:+.1f} ({mean - half:+.1f} to {mean + half:+.1f})"
-            rows.setdefault(t, []).append(cell)
-    header = ["T", "after 60 epochs (interval)", "after 20 epochs (interval)"]
-    return table(header, [[f"{t:g}", *cells] for t, cells in rows.items()])
-
-
-def omitted_digits() -> str:
-    """Each digit omitted in turn: errors as learned and shifted, and the bias of that class.
-
-    Its bias in students that saw it is that in those which missed one of the other digits.
-    """
-    runs = {d: read("omitted_digits", omit=d) for d in "012456789"} | {
-        "3": read("no_three_300", omit="3")
-    }
-    learned = {digit: biases_of(lines).mean(axis=0) for digit, lines in runs.items()}
-    rows = []
-    for digit, lines in sorted(runs.items()):
-        seen = statistics.mean(b[int(digit)] for d, b in learned.items() if d != digit)
-        cells = [f"{learned[digit][int(digit)]:+.2f}", f"{seen:+.2f}"]
-        for shift in ("learned", "label_free"):
-            found = (numbers(lines, f"{shift}_{what}") for what in ("errors", "on_group"))
-            cells.append(in_brackets([spread(errors) for errors in found]))
-        by = statistics.mean(numbers(lines, "label_free_shift"))
-        rows.append([digit, *cells, f"{by:+.2f}", len(lines)])
-    header = ["omitted", "its bias", "where it was seen", "as learned (on it)"]
-    return table([*header, "shifted without test labels", "by", "seeds"], rows)
-
-
-def teachers() -> str:
-    """The same students of cumbersome nets that were trained for fewer epochs, and of ours."""
-    rows = []
-    for epochs in (*SHORT_TEACHERS, "400"):
-        ours = epochs == "400"
-        of = "" if ours else f"_teacher_{epochs}"
-        cumbersome = read("cumbersome", seed="0") if ours else read("teachers", epochs=epochs)
-        distilled = read(f"distilled_800{of}", temperature="20.0")
-        cells = [spread(numbers(lines, "errors")) for lines in (cumbersome, distilled)]
-        without = [read(f"no_three_{units}{of}", omit="3") for units in STUDENTS]
-        only = read(f"only_7_8_300{of}", keep="7 8")
-        rows.append([epochs, *cells, *map(three_shifts, (*without, only))])
-    (up, *_), (down, *_) = PAPER_SHIFTS.values()
-    header = [
-        "epochs of the cumbersome net",
-        "its errors",
-        f"distilled, {STUDENTS[800]}",
-        *(f"never saw a 3, {student}: as learned / {up:+} / best" for student in STUDENTS.values()),
-        f"saw 7s and 8s only, {STUDENTS[300]}: as learned / {down:+} / best",
-    ]
-    return table(header, rows)
-
-
-def three_shifts(lines: list[Line]) -> str:
-    """Mean errors as learned, at the paper's shift, and at the best one, with that shift."""
-    means = (
-        statistics.mean(numbers(lines, f"{shift}_errors")) for shift in ("learned", "paper", "best")
-    )
-    by = statistics.mean(numbers(lines, "best_shift"))
-    return f"{' / '.join(f'{mean:,.0f}' for mean in means)} at {by:+.1f}"
-
-
-def paper_params() -> str:
-    """The cumbersome net by PaperParams, whose schedules are compressed: each seed as it came."""
-    rows = [
-        [line["seed"], f"{int(line['errors']):,}", f"{float(line['loss']):.3f}"]
-        for line in read("cumbersome_paper")
-    ]
-    return table(["seed", "errors", "loss in the last epoch"], rows)
-
-
-def translations() -> str:
-    """C3': mean errors on the test images as they are and moved by 1, 2 and 3 pixels."""
-    nets = {
-        "cumbersome net, trained on jittered images": ("translated", "cumbersome_"),
-        f"distilled, {STUDENTS[800]}": ("translated", "distilled_"),
-        "small net, 800 units": ("translated", "small_"),
-        "cumbersome net of 60 epochs, jittered images": ("translated_60", "cumbersome_"),
-        "distilled from it": ("translated_60", "of_jittered_"),
-        "cumbersome net of 60 epochs, unmoved images": ("translated_60", "unjittered_"),
-        "distilled from this one": ("translated_60", "of_unjittered_"),
-    }
-    rows = []
-    for name, files in nets.items():
-        found = translated(*files)
-        rows.append([name, *map(spread, zip(*found, strict=True)), len(found)])
-    return table(["moved by", "0 pixels", "1", "2", "3", "seeds"], rows)
+def _compared(
+    label: str, key: str, runs: Runs, command: str, columns: Sequence[str] = ("errors",)
+) -> list[str]:
+    """A row: errors in the first of `columns` and, in brackets, in the second."""
+    if runs.numbers("seed")[0] != 0:
+        raise UserError(f"{runs.file} has no run with seed 0")
+    seed_0 = in_brackets([int(runs.numbers(column)[0]) for column in columns])
+    paper = in_brackets(PAPER.get(key, ()))
+    return [label, paper, seed_0, over_seeds(runs, columns), str(len(runs)), code(command)]

@@ -1,94 +1,45 @@
-"""Draw the figures of the README from results/ and models/ into figures/: `python figures.py`."""
+"""Draw the figures of README.md and results/README.md into figures/.
+
+They come from the runs in results/ and the checkpoints in models/.
+"""
 
 import io
-import statistics
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dataset import Mnist, load_mnist
 from distillation import soft_targets
-from distillation_no_three import count, found_shifts
-from layers import MODELS, load_checkpoint, load_model, replace_file
-from reporting import PAPER, PAPER_SHIFTS
-from summary import (
-    by_temperature,
-    made_of_results,
-    numbers,
-    pooled_intervals,
-    read,
-    translated,
-)
-from train import logits_of
-from training_params import Parser, UserError, data_flags, run_script
+from distillation_no_three import errors_at, found_shifts
+from evaluate import logits_of
+from layers import RectifierNet
+from results.claims import measured_claims
+from results.runs import ROOT, by_temperature, record_of, translated
+from results.style import BLACK, BLUE, GREEN, ORANGE, PURPLE, RED, SKY, WIDTH, logarithmic, pyplot
+from results.summary import deviation, making, pooled_intervals
+from support.checkpoints import MODELS, load_model
+from support.command_line import Parser, data_flags
+from support.errors import UserError
+from support.files import replace_file
+from support.paper import PAPER, PAPER_SHIFTS
+from support.script import run_script
 
-FIGURES = Path(__file__).parent / "figures"
-# Okabe and Ito's colours, which the colour-blind can tell apart.
-BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
-BLUE, RED, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
-STYLE = {
-    "figure.facecolor": "white",  # opaque, so that it can be read on a dark page too
-    "figure.constrained_layout.use": True,
-    "figure.dpi": 130,
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 10,
-    "axes.titleweight": "bold",
-    "legend.frameon": False,
-}
-WIDTH = 8.0  # inches, of every figure
-
-
-def pyplot() -> Any:
-    """matplotlib.pyplot in our style, without a display. Raises UserError if it is missing."""
-    try:
-        import matplotlib
-    except ImportError:
-        raise UserError("figures need matplotlib: pip install matplotlib") from None
-    matplotlib.use("agg")
-    import matplotlib.pyplot as plt
-
-    plt.rcParams.update(STYLE)
-    return plt
-
-
-def logarithmic(axes: Any, axis: str, *ticks: int) -> None:
-    """Make the x or y axis logarithmic, with plain numbers at `ticks` and nowhere else."""
-    getattr(axes, f"set_{axis}scale")("log")
-    getattr(axes, f"set_{axis}ticks")(ticks, [f"{tick:,}" for tick in ticks])
-    axes.minorticks_off()
+FIGURES = ROOT / "figures"
 
 
 def claims(plt: Any, mnist: Mnist) -> Any:
-    """The paper's errors beside ours: each seed, and mean and standard deviation over them.
-
-    All students have 800 units and T = 20.
-    """
-    without, only = read("no_three_800", omit="3"), read("only_7_8_800", keep="7 8")
-    (up, *_), (down, *_) = PAPER_SHIFTS.values()
-    rows = [
-        ("C1", "cumbersome net", read("cumbersome"), "errors"),
-        ("C2", "small net, labels", read("small_800"), "errors"),
-        ("C3", "distilled", read("distilled_800", temperature="20.0"), "errors"),
-        ("C6", "never saw a 3", without, "learned_errors"),
-        ("C7", f"the same, its bias {up:+}", without, "paper_errors"),
-        ("C7", "the same, best shift", without, "best_errors"),
-        ("C8", "saw 7s and 8s only", only, "learned_errors"),
-        ("C8 shifted", f"the same, their biases {down:+}", only, "paper_errors"),
-    ]
+    """The paper's errors beside ours: each seed, and mean and standard deviation over them."""
+    rows = measured_claims()
     figure, axes = plt.subplots(figsize=(WIDTH, 3.6))
-    for place, (claim, _, lines, column) in enumerate(rows):
-        paper, ours = PAPER[claim][0], numbers(lines, column)
+    for place, claim in enumerate(rows):
+        paper, ours = PAPER[claim.key][0], claim.runs.numbers(claim.columns[0])
         axes.plot(paper, place, "D", color=ORANGE, ms=8, label="the paper, one run", zorder=2)
         axes.plot(ours, [place] * len(ours), "o", color=SKY, ms=4, label="ours, each seed")
-        mean, deviation = statistics.mean(ours), statistics.stdev(ours)
         name = "mean ± standard deviation"
         bar = {"fmt": "|", "color": BLUE, "ms": 14, "capsize": 3, "label": name}
-        axes.errorbar(mean, place, xerr=deviation, **bar)
-    axes.set_yticks(range(len(rows)), [f"{claim.split()[0]} {name}" for claim, name, _, _ in rows])
+        axes.errorbar(np.mean(ours), place, xerr=deviation(ours), **bar)
+    axes.set_yticks(range(len(rows)), [f"{claim.number} {claim.name}" for claim in rows])
     axes.invert_yaxis()
     logarithmic(axes, "x", 60, 100, 150, 200, 500, 1000, 2000, 5000)
     axes.grid(axis="x", alpha=0.3)
@@ -130,35 +81,50 @@ def shifts(plt: Any, mnist: Mnist) -> Any:
     ]
     for axes, student, claim in zip(panels, students, PAPER_SHIFTS.items(), strict=True):
         (file, title, range_of_shifts), ((_, digits), (paper, *_)) = student, claim
-        group, model = list(digits), load_model(MODELS / f"distilled_model_{file}.pt")
-        cases, best, label_free = found_shifts(model, mnist, group)
-        labels = mnist.test.labels
-        curves = [count(cases, labels, group, shift) for shift in range_of_shifts]
-        total, on_group = zip(*curves, strict=True)
-        name = "3s" if group == [3] else "7s and 8s"
-        axes.plot(range_of_shifts, total, color=BLUE, label="all digits")
-        axes.plot(range_of_shifts, on_group, color=RED, ls="--", label=f"on {name}")
-        marks = [
-            ("as learned", 0.0, BLACK, "-"),
-            ("the paper's", paper, ORANGE, "-"),
-            ("best here", best, GREEN, ":"),
-            ("by class frequency", label_free, PURPLE, "-."),
-        ]
-        for label, shift, colour, line in marks:
-            errors, _ = count(cases, labels, group, shift)
-            label = f"{label} ({shift:+.1f}): {errors:,}"
-            axes.axvline(shift, color=colour, ls=line, lw=1.2, label=label)
-        axes.set_ylim(0, 2.2 * total[np.abs(range_of_shifts).argmin()])
-        axes.set_xlabel(f"added to the bias of {'3' if group == [3] else '7 and 8'}")
+        model = load_model(MODELS / f"distilled_model_{file}.pt")
+        _draw_shifts(axes, model, mnist, list(digits), paper, range_of_shifts)
         axes.set_title(title)
         axes.legend(fontsize=8, loc="upper center", frameon=True, framealpha=1, edgecolor="white")
     panels[0].set_ylabel("test errors")
     return figure
 
 
+def _draw_shifts(
+    axes: Any,
+    student: RectifierNet,
+    mnist: Mnist,
+    group: list[int],
+    paper: float,
+    range_of_shifts: np.ndarray,
+) -> None:
+    """The panel of a student: errors in total and on `group`, and where some shifts are."""
+    cases, best, label_free = found_shifts(student, mnist, group)
+    labels = mnist.test.labels
+    curves = [errors_at(cases, labels, group, shift) for shift in range_of_shifts]
+    total, on_group = zip(*curves, strict=True)
+    classes = " and ".join(map(str, group))
+    names = " and ".join(f"{digit}s" for digit in group)
+    axes.plot(range_of_shifts, total, color=BLUE, label="all digits")
+    axes.plot(range_of_shifts, on_group, color=RED, ls="--", label=f"on {names}")
+    marks = [
+        ("as learned", 0.0, BLACK, "-"),
+        ("the paper's", paper, ORANGE, "-"),
+        ("best here", best, GREEN, ":"),
+        ("by class frequency", label_free, PURPLE, "-."),
+    ]
+    for name, shift, colour, line in marks:
+        errors, _ = errors_at(cases, labels, group, shift)
+        label = f"{name} ({shift:+.1f}): {errors:,}"
+        axes.axvline(shift, color=colour, ls=line, lw=1.2, label=label)
+    as_learned = total[np.abs(range_of_shifts).argmin()]
+    axes.set_ylim(0, 2.2 * as_learned)
+    axes.set_xlabel(f"added to the bias of {classes}")
+
+
 def dark_knowledge(plt: Any, mnist: Mnist) -> Any:
     """Soft targets of the cumbersome net for the first test image of some digits."""
-    digits, heights = (2, 3, 4, 7), (1, 4, 20)
+    digits = (2, 3, 4, 7)
+    lowest = {1: 1e-9, 4: 1e-4, 20: 1e-2}  # probability that is shown, by temperature
     teacher = load_model(MODELS / "cumbersome_model_1200.pt")
     figure, panels = plt.subplots(
         len(digits), 4, figsize=(WIDTH, 5.6), width_ratios=(1, 2, 2, 2), squeeze=False
@@ -167,13 +133,13 @@ def dark_knowledge(plt: Any, mnist: Mnist) -> Any:
         image = mnist.test.images[mnist.test.labels == digit][:1]
         row[0].imshow(image[0], cmap="gray_r")
         row[0].axis("off")
-        for axes, temperature in zip(row[1:], heights, strict=True):
+        for axes, temperature in zip(row[1:], lowest, strict=True):
             axes.bar(range(10), soft_targets(logits_of(teacher, image), temperature)[0], color=BLUE)
             axes.set_yscale("log")
-            axes.set_ylim(1e-9 if temperature == 1 else 1e-4 if temperature == 4 else 1e-2, 2)
+            axes.set_ylim(lowest[temperature], 2)
             axes.set_xticks(range(10))
             axes.tick_params(labelsize=8)
-    for axes, temperature in zip(panels[0, 1:], heights, strict=True):
+    for axes, temperature in zip(panels[0, 1:], lowest, strict=True):
         axes.set_title(f"T = {temperature}")
     panels[-1, 2].set_xlabel("class (probabilities on logarithmic scales)")
     return figure
@@ -212,7 +178,7 @@ def training(plt: Any, mnist: Mnist) -> Any:
         (panels[1], "distilled_model_wo3_800_20.pt", "without 3s 800, T = 20", BLACK, ":"),
     ]
     for axes, file, name, colour, line in nets:
-        history = [e for e in load_checkpoint(MODELS / file)["history"] if "errors" in e]
+        history = [e for e in record_of(MODELS / file)["history"] if "errors" in e]
         epochs, errors = zip(*((e["epoch"], e["errors"]) for e in history), strict=True)
         axes.plot(epochs, errors, color=colour, ls=line, label=name)
     for axes in panels:
@@ -237,7 +203,7 @@ def translations(plt: Any, mnist: Mnist) -> Any:
     for results, start, name, colour, line in nets:
         errors = np.array(translated(results, start))
         bar = {"capsize": 3, "color": colour, "ms": 5, "label": name}
-        deviations = [statistics.stdev(column) for column in errors.T]
+        deviations = [deviation(column) for column in errors.T]
         axes.errorbar(range(4), errors.mean(0), yerr=deviations, fmt=line, **bar)
     logarithmic(axes, "y", 60, 100, 200, 500, 1000, 2000, 5000)
     axes.set_xticks(range(4))
@@ -260,7 +226,8 @@ DRAWINGS: dict[str, Callable[[Any, Mnist], Any]] = {
 
 
 def main() -> None:
-    parser = Parser("python figures.py\n", description=__doc__)
+    command = "python -m results.figures"
+    parser = Parser(f"{command}\n", prog=command, description=__doc__)
     data_flags(parser)
     args = parser.parse_args()
     plt = pyplot()
@@ -269,7 +236,7 @@ def main() -> None:
         raise UserError("the figures are of MNIST's test images, not of the bundled sample")
     FIGURES.mkdir(exist_ok=True)
     for name, draw in DRAWINGS.items():
-        with made_of_results(f"figures/{name}.png"):
+        with making(f"figures/{name}.png"):
             figure = draw(plt, mnist)
         image = io.BytesIO()
         figure.savefig(image, format="png", metadata={"Software": None})

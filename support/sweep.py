@@ -39,6 +39,10 @@ class Run(NamedTuple):
     log: Path | None = None  # folder of TensorBoard events
     in_sweep: bool = False  # then what there is of it is taken up, or taken as it is
 
+    def line(self) -> Line:
+        """Its hyperparameters and seed, by column."""
+        return vars(self.params) | {"seed": self.seed}
+
     def settings(
         self, model: RectifierNet, data_set: dict[str, Any], teacher: dict[str, Any] | None
     ) -> dict[str, Any]:
@@ -105,26 +109,28 @@ def sweep(
     path = _results_path(args, runs)
     header = [*setting, *vars(runs[0].params), "seed", *columns, "problem"]
     # Of the first process: others may run on machines that have not this file.
-    finished = [as_text(line) for line in _gathered([read_lines(path, header)], world)[0]]
-
-    def line(run: Run) -> Line:
-        return setting | vars(run.params) | {"seed": run.seed}
-
-    todo = [run for run in runs if not any(as_text(line(run)) <= done for done in finished)]
+    finished = _gathered([read_lines(path, header)], world)[0]
+    todo = _without_line(runs, setting, finished)
     if rank == 0:
         append_lines(path, header)  # nothing but the names: that it cannot be written shows at once
         print(f"{len(runs)} runs, {len(runs) - len(todo)} of them in {path} already", flush=True)
 
     def lines_of(job: Job) -> list[Line]:
-        return [line(run) | result for run, result in zip(job, _results(job, work), strict=True)]
+        results = zip(job, _results(job, work), strict=True)
+        return [setting | run.line() | result for run, result in results]
 
     lines = _shared_out(group(todo), lines_of, rank, world)
     if rank == 0:
         disable = args.quiet or not todo or None
         _append_each(path, header, tqdm(lines, total=len(todo), unit="run", disable=disable))
-        _report(path, header, [as_text(line(run)) for run in runs])
+        _report(path, header, [as_text(setting | run.line()) for run in runs])
     else:
         list(lines)  # which does the runs
+
+
+def _without_line(runs: Sequence[Run], setting: Line, lines: Sequence[Line]) -> list[Run]:
+    finished = [as_text(line) for line in lines]
+    return [run for run in runs if not any(as_text(setting | run.line()) <= f for f in finished)]
 
 
 def _alone(run: Run, work: Work) -> None:

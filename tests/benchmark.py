@@ -28,7 +28,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from resource import RUSAGE_SELF, getrusage
 from statistics import mean, median
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -56,7 +56,7 @@ teacher_seconds: list[float] = []  # that its logits took, once, in this process
 
 class Task(NamedTuple):
     measure: Callable[["Task"], Run]
-    kind: str  # of hyperparameters
+    role: str  # of the net
     units: int
     temperatures: tuple[float, ...] = ()  # several: students of each, with every seed, together
     precision: str = "fp32"
@@ -64,7 +64,7 @@ class Task(NamedTuple):
 
 def project(task: Task) -> Run:
     torch.set_flush_denormal(True)  # as `train` does
-    params, digits = default_params("local", task.kind), load_mnist(source="mnist").training
+    params, digits = default_params("local", task.role), load_mnist(source="mnist").training
     net, loss, seed = CumbersomeNet, hard_loss, 0
     if task.temperatures:
         start = time.perf_counter()
@@ -102,9 +102,9 @@ def conventional(task: Task) -> Run:
     from torchvision.datasets import MNIST  # here: its memory counts, as it does in `project`
     from torchvision.transforms import Compose, RandomCrop, ToTensor
 
-    params = default_params("local", task.kind)
+    params = default_params("local", task.role)
     crop = [RandomCrop(28, padding=params.jitter)] if params.jitter else []
-    data = MNIST(str(MNIST_ROOT), transform=Compose([*crop, ToTensor()]))
+    data = MNIST(str(MNIST_ROOT), download=True, transform=Compose([*crop, ToTensor()]))
     loader = torch.utils.data.DataLoader(data, 100, shuffle=True)
     model = conventional_net(task.units, params.dropout_visible, params.dropout_hidden)
     teacher = conventional_net(1200, 0.2, 0.5).eval() if task.temperatures else None
@@ -148,7 +148,7 @@ def floor(task: Task) -> Run:
 
 
 def update(task: Task) -> Run:
-    params = default_params("local", task.kind)
+    params = default_params("local", task.role)
     model = (SmallNet if task.temperatures else CumbersomeNet)(task.units)
     optimizer = make_optimizer(model, params)
     gradients = [torch.randn_like(p) * 1e-3 for p in model.parameters()]
@@ -259,7 +259,7 @@ def print_table(results: dict[Task, dict[str, Any]], precisions: Sequence[str]) 
 
 def main() -> None:
     parser = Parser("python tests/benchmark.py\n", description=__doc__)
-    count, both = flag_type(Annotated[int, Allowed(low=1, high=500)]), ("fp32", "bf16")
+    count, both = flag_type(Allowed(int, low=1, high=500)), ("fp32", "bf16")
     parser.add_argument("--rounds", type=count, default=3, help="[3]")
     parser.add_argument("--batches", type=count, help="minibatches to time in each round")
     parser.add_argument("--precision", choices=both, nargs="+", default=both, help="[both]")

@@ -59,9 +59,11 @@ from torture_harness import (
     stop,
 )
 
-import layers
 import train
+from support.archives import read_dict
 from support.errors import UserError
+from support.files import Lock
+from support.outputs import RunFiles
 
 # kills
 
@@ -142,7 +144,7 @@ def show_a_bar() -> None:
 
 def go_on_as_told(bench: Bench, job: Job, run: Run, what: str) -> None:
     """With the command that the stopped run printed; it must be there if it can go on."""
-    told = [line.partition("Go on with: ")[2] for line in run.out.splitlines()]
+    told = [line.partition("Continue with: ")[2] for line in run.out.splitlines()]
     command = next((line for line in told if line), None)
     if command:
         bench.counts["told how to go on"] += 1
@@ -388,9 +390,13 @@ def many_at_once(bench: Bench) -> None:
     bench.counts["of 8 runs at once"] += 1
 
 
+def new_lock(output: Path) -> Lock:
+    return Lock(output, RunFiles(output).lock)
+
+
 def overtaken(bench: Bench) -> None:
     """A run ends and a third begins just after the second opened the lock file."""
-    first, second, third = (layers.Lock(bench.new_folder().parent / OUTPUT) for _ in range(3))
+    first, second, third = (new_lock(bench.new_folder().parent / OUTPUT) for _ in range(3))
     flock = fcntl.flock
 
     def overtake(*arguments: Any) -> None:
@@ -438,7 +444,7 @@ def take_and_release(output: Path, end: float) -> tuple[int, int]:
     """How often the lock was had, and how often somebody else had it too."""
     taken, overlaps, mark = 0, 0, output.with_name("mark")
     while time.monotonic() < end:
-        with contextlib.suppress(UserError), layers.Lock(output):
+        with contextlib.suppress(UserError), new_lock(output):
             taken += 1
             try:
                 mark.mkdir()
@@ -517,7 +523,7 @@ def damaged_files(bench: Bench, job: Job, stopped: Path) -> None:
         "text": b"net.pt\n",
         "a pickle": pickle.dumps({"settings": 1}),
         "an empty dict": saved({}),
-        "other types": saved(dict.fromkeys(layers.read_dict(stopped / RESUME))),
+        "other types": saved(dict.fromkeys(read_dict(stopped / RESUME))),
     }
     for what, content in list(contents_by_name.items())[:: 3 if bench.quick else 1]:
         foreign_file(bench, job, RESUME, what, content)

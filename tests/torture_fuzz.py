@@ -35,9 +35,20 @@ from common import MNIST_ROOT
 from torch import Tensor
 
 import dataset
-import layers
 import train
+from layers import SmallNet
+from support.archives import read_dict
+from support.checkpoints import (
+    ARCHITECTURES,
+    FORMAT_VERSION,
+    load_checkpoint,
+    load_model,
+    save_model,
+)
 from support.errors import UserError
+from support.hyperparameters import MAX_UNITS
+from support.mnist_files import SHA256
+from support.resume import ResumePoint
 
 MEMORY = 1024  # MB that reading a file may take
 ADDRESS_SPACE = 3 * 2**30  # and where it is stopped, for the sake of the machine
@@ -381,7 +392,7 @@ def fuzz(bench: Bench) -> None:
     attempt_all(bench, "resume points", list(resume_attempts(bench)))
     attempt_all(bench, "crafted files", list(crafted_attempts(bench)))
     attempt_all(bench, "malicious files", list(malicious_attempts(bench)))
-    if all((RAW / name).is_file() for name in dataset.SHA256):
+    if any(RAW.glob("train-images*")):
         attempt_all(bench, "copies of MNIST", list(mnist_attempts(bench)))
     else:
         print(f"  fuzz: damaged copies of MNIST are skipped, as there is none in {MNIST_ROOT}")
@@ -390,7 +401,7 @@ def fuzz(bench: Bench) -> None:
 def checkpoint_attempts(bench: Bench) -> Iterator[Attempt]:
     """Damage that a disk or a download does, and archives that were changed by hand."""
     path = bench.new_folder() / OUTPUT
-    layers.save_model(path, layers.SmallNet(3), parameters={"seed": 1})
+    save_model(path, SmallNet(3), parameters={"seed": 1})
     wholes = [path.read_bytes(), *((job.folder / OUTPUT).read_bytes() for job in bench.jobs)]
     yield Attempt("whole", partial(read_checkpoint, path, wholes[0], wholes[0], damaged=True))
     for number in bench.often(200, 4000):
@@ -417,11 +428,11 @@ def edited(
 def read_checkpoint(path: Path, whole: bytes, content: bytes, damaged: bool) -> str | None:
     """If it is read, a damaged file must say what it said before; any other must hold a net."""
     path.write_bytes(content)
-    model = layers.load_model(path)
+    model = load_model(path)
     if damaged:
-        checkpoint = layers.load_checkpoint(path)
+        checkpoint = load_checkpoint(path)
         path.write_bytes(whole)
-        same = equal(checkpoint, layers.load_checkpoint(path))
+        same = equal(checkpoint, load_checkpoint(path))
         return None if same else "loaded with other values"
     logits = model(torch.ones(2, 784))
     sound = logits.shape == (2, 10) and logits.dtype == torch.float32 and not model.training
@@ -445,12 +456,12 @@ def read_resume_point(path: Path, whole: bytes, content: bytes, damaged: bool) -
     expected = torch.load(io.BytesIO(whole), weights_only=True)
     settings = expected["settings"]
     path.with_name(RESUME).write_bytes(content)
-    point = layers.ResumePoint(path, settings)
+    point = ResumePoint(path.with_name(RESUME), settings)
     point.load()
     state = point.state
-    model = layers.ARCHITECTURES[settings["architecture"]](20)
+    model = ARCHITECTURES[settings["architecture"]](20)
     params = argparse.Namespace(**settings["parameters"])
-    point.restore(model, train.make_optimizer(model, params), [torch.Generator()])
+    point.begin(model, train.make_optimizer(model, params), [torch.Generator()], params.epochs)
     return "loaded with other values" if damaged and not equal(state, expected) else None
 
 
@@ -467,17 +478,17 @@ def crafted_attempts(bench: Bench) -> Iterator[Attempt]:
 
 def read_crafted(path: Path, make: Callable[[], bytes]) -> str:
     path.write_bytes(make())
-    layers.load_model(path)
+    load_model(path)
     return "loaded"
 
 
 def bare_checkpoint(hidden_units: int = 3, **changes: Any) -> dict[str, Any]:
     """A checkpoint whose weights are all one number in the file."""
     with torch.device("meta"):
-        shapes = {k: v.shape for k, v in layers.SmallNet(hidden_units).state_dict().items()}
+        shapes = {k: v.shape for k, v in SmallNet(hidden_units).state_dict().items()}
     number = torch.zeros(1)
     return {
-        "format_version": layers.FORMAT_VERSION,
+        "format_version": FORMAT_VERSION,
         "architecture": "SmallNet",
         "hidden_units": hidden_units,
         "state_dict": {name: number.expand(shape) for name, shape in shapes.items()},
@@ -516,7 +527,7 @@ def with_records(size: int) -> bytes:
 
 
 def whole_checkpoint(hidden_units: int) -> dict[str, Any]:
-    state = layers.SmallNet(hidden_units).state_dict()
+    state = SmallNet(hidden_units).state_dict()
     return bare_checkpoint(hidden_units, state_dict=dict(state))
 
 
@@ -533,7 +544,7 @@ def compressed_bomb(size: int) -> bytes:
 
 
 CRAFTED: dict[str, Callable[[], bytes]] = {
-    "a large net of one number": lambda: saved(bare_checkpoint(layers.MAX_UNITS)),
+    "a large net of one number": lambda: saved(bare_checkpoint(MAX_UNITS)),
     "a net larger than its records": lambda: with_records(4),
     "a net without a byte of weights": lambda: with_records(0),
     "a list without end for a version": lambda: saved(bare_checkpoint(format_version=laughs())),
@@ -564,7 +575,7 @@ def malicious_attempts(bench: Bench) -> Iterator[Attempt]:
     """Code that a file brings along is never run, in whatever format."""
     folder = bench.new_folder()
     for name, content in malicious_files(folder / "mark").items():
-        for read in (layers.load_checkpoint, layers.load_model, layers.read_dict):
+        for read in (load_checkpoint, load_model, read_dict):
             attempt = partial(read_malicious, folder, content, read)
             yield Attempt(f"{name} with {read.__name__}", attempt)
 
@@ -600,10 +611,8 @@ def malicious_files(mark: Path) -> dict[str, bytes]:
         "opcodes with eval": dict_of_call(
             "builtins\neval", f"__import__('os').system({command!r})"
         ),
-        "a whole module": saved(layers.SmallNet(3)),
-        "a checkpoint of modules": saved(
-            whole_checkpoint(3) | {"result": {"x": layers.SmallNet(3)}}
-        ),
+        "a whole module": saved(SmallNet(3)),
+        "a checkpoint of modules": saved(whole_checkpoint(3) | {"result": {"x": SmallNet(3)}}),
         "TorchScript": scripted.getvalue(),
         "a function": saved({"state_dict": os.getcwd}),
         "a tensor": saved(torch.zeros(3)),
@@ -615,7 +624,7 @@ def malicious_files(mark: Path) -> dict[str, bytes]:
 
 def mnist_attempts(bench: Bench) -> Iterator[Attempt]:
     """Any of the files missing, raw, compressed or both; one of them damaged; no network."""
-    paths = [RAW / (name + suffix) for name in dataset.SHA256 for suffix in ("", ".gz")]
+    paths = [RAW / (name + suffix) for name in SHA256 for suffix in ("", ".gz")]
     files = sorted(path for path in paths if path.is_file())
     real, folder = images_digest(MNIST_ROOT), bench.base / "mnist"
     for number in bench.often(4, 250):

@@ -30,8 +30,9 @@ import torch
 from common import ROOT
 
 import distillation
-import layers
 import train
+from support.archives import read_dict
+from support.checkpoints import load_checkpoint
 from support.script import run_script
 
 RESUME, OUTPUT, HISTORY = "net.pt.resume", "net.pt", "net.pt.csv"
@@ -213,7 +214,7 @@ class Bench:
 
     def check_whole(self, folder: Path, what: str) -> None:
         """What lies under the names of checkpoint and resume point can be read."""
-        for name, read in ((OUTPUT, layers.load_checkpoint), (RESUME, layers.read_dict)):
+        for name, read in ((OUTPUT, load_checkpoint), (RESUME, read_dict)):
             if (folder / name).exists():
                 try:
                     read(folder / name)

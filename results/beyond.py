@@ -1,0 +1,134 @@
+"""Beyond the claims: biases, every digit, shorter teacher training, translations, trials."""
+
+import statistics
+from itertools import takewhile
+
+import numpy as np
+
+from results.claims import (
+    SHIFT_OF_3,
+    SHIFT_OF_7_AND_8,
+    STUDENTS,
+    distilled,
+    never_saw_3,
+    over_seeds,
+    saw_7_and_8,
+    student,
+)
+from results.runs import Line, Runs, runs_in, translated
+from results.summary import deviation, spread, table
+
+SHORT_TEACHERS = ("20", "60", "150")  # epochs
+
+
+def biases() -> str:
+    """C6: the learned bias of the class that was never seen beside those of the others."""
+    rows = []
+    for units in STUDENTS:
+        learned = never_saw_3(units).biases()
+        others = np.delete(learned, 3, axis=1)
+        each = others.mean(axis=0)
+        rows.append(
+            [
+                student(units),
+                f"{learned[:, 3].mean():+.2f} ± {deviation(learned[:, 3]):.2f}",
+                f"{others.mean():+.2f}",
+                f"{each.min():+.2f} to {each.max():+.2f}",
+            ]
+        )
+    return table(["", "bias of the 3", "mean of the others", "each of the others"], rows)
+
+
+def omitted_digits() -> str:
+    """Each digit omitted in turn: errors as learned and shifted, and the bias of that class.
+
+    Its bias in students that saw it is that in those which missed one of the other digits.
+    """
+    runs_without = {d: runs_in("omitted_digits", omit=d) for d in "012456789"}
+    runs_without["3"] = never_saw_3(300)
+    learned = {digit: runs.biases().mean(axis=0) for digit, runs in runs_without.items()}
+    rows = []
+    for digit, runs in sorted(runs_without.items()):
+        seen = statistics.mean(b[int(digit)] for d, b in learned.items() if d != digit)
+        cells = [f"{learned[digit][int(digit)]:+.2f}", f"{seen:+.2f}"]
+        for shift in ("learned", "label_free"):
+            cells.append(over_seeds(runs, [f"{shift}_errors", f"{shift}_on_group"]))
+        mean_shift = statistics.mean(runs.numbers("label_free_shift"))
+        rows.append([digit, *cells, f"{mean_shift:+.2f}", len(runs)])
+    header = ["omitted digit", "its bias", "its bias where it was seen"]
+    errors = ["errors as learned (on that digit)", "errors shifted without test labels"]
+    return table([*header, *errors, "shift", "seeds"], rows)
+
+
+def teachers() -> str:
+    """The same students of cumbersome nets that were trained for fewer epochs, and of ours."""
+    cumbersome = {epochs: runs_in("teachers", epochs=epochs) for epochs in SHORT_TEACHERS}
+    cumbersome["400"] = runs_in("cumbersome", seed="0")
+    rows = []
+    for epochs, runs in cumbersome.items():
+        teacher = f"_teacher_{epochs}" if epochs in SHORT_TEACHERS else ""
+        errors = [spread(r.numbers("errors")) for r in (runs, distilled(800, teacher))]
+        missed_digits = [*(never_saw_3(units, teacher) for units in STUDENTS)]
+        missed_digits += [saw_7_and_8(300, teacher)]
+        rows.append([epochs, *errors, *map(three_shifts, missed_digits)])
+    up, down = (f"as learned / {shift:+} / best" for shift in (SHIFT_OF_3, SHIFT_OF_7_AND_8))
+    header = ["epochs of the cumbersome net", "its errors", f"distilled, {student(800)}"]
+    header += [f"never saw a 3, {student(units)}: {up}" for units in STUDENTS]
+    return table([*header, f"saw 7s and 8s only, {student(300)}: {down}"], rows)
+
+
+def three_shifts(runs: Runs) -> str:
+    """Mean errors as learned, at the paper's shift, and at the best one, with that shift."""
+    columns = ("learned_errors", "paper_errors", "best_errors")
+    means = (statistics.mean(runs.numbers(column)) for column in columns)
+    best_shift = statistics.mean(runs.numbers("best_shift"))
+    return f"{' / '.join(f'{mean:,.0f}' for mean in means)} at {best_shift:+.1f}"
+
+
+def paper_params() -> str:
+    """The cumbersome net by PaperParams, whose schedules are compressed: each seed as it came."""
+    runs = runs_in("cumbersome_paper")
+    columns = (runs.numbers(column) for column in ("seed", "errors", "loss"))
+    rows = [[f"{s:.0f}", f"{e:,.0f}", f"{loss:.3f}"] for s, e, loss in zip(*columns, strict=True)]
+    return table(["seed", "errors", "loss in the last epoch"], rows)
+
+
+def translations() -> str:
+    """C3': mean errors on the test images as they are and moved by 1, 2 and 3 pixels."""
+    nets = {
+        "cumbersome net, trained with jitter": ("translated", "cumbersome_"),
+        f"distilled, {student(800)}": ("translated", "distilled_"),
+        "small net, 800 units": ("translated", "small_"),
+        "cumbersome net of 60 epochs, with jitter": ("translated_60", "cumbersome_"),
+        "distilled from it": ("translated_60", "of_jittered_"),
+        "cumbersome net of 60 epochs, without jitter": ("translated_60", "unjittered_"),
+        "distilled from this one": ("translated_60", "of_unjittered_"),
+    }
+    rows = []
+    for name, (file, start) in nets.items():
+        found = translated(file, start)
+        rows.append([name, *map(spread, zip(*found, strict=True)), len(found)])
+    return table(["moved by", "0 pixels", "1", "2", "3", "seeds"], rows)
+
+
+def trials(name: str, **errors: str) -> str:
+    """What was tried on held-out cases: the hyperparameters that differ, and errors by seed.
+
+    `errors` are columns of the file by their names in the table; the last one gives the order.
+    """
+    runs = runs_in(f"validation_{name}")
+    unused = ("schedule_epochs", "momentum_epochs")  # nothing but their ratio to epochs, or sgd
+    hyperparameters = [h for h in takewhile("seed".__ne__, runs.lines[0]) if h not in unused]
+    varied = [h for h in hyperparameters if len({line[h] for line in runs.lines}) > 1]
+    lines: dict[tuple[str, ...], list[Line]] = {}
+    for line in runs.lines:
+        lines.setdefault(tuple(line[h] for h in varied), []).append(line)
+    tried = {setting: Runs(runs.file, found) for setting, found in lines.items()}
+    *_, deciding = errors.values()
+    rows = [
+        [*setting, *(", ".join(f"{e:.0f}" for e in found.numbers(c)) for c in errors.values())]
+        for setting, found in sorted(
+            tried.items(), key=lambda row: statistics.mean(row[1].numbers(deciding))
+        )
+    ]
+    return table([*(h.replace("_", " ") for h in varied), *errors], rows)

@@ -1,0 +1,47 @@
+"""The statistics of runs over their seeds."""
+
+import statistics
+
+import numpy as np
+import pytest
+
+from results import summary
+from support.errors import UserError
+
+
+def test_a_spread_is_mean_and_sample_standard_deviation():
+    assert summary.spread([1, 2, 6]) == f"3.0 ± {statistics.stdev([1, 2, 6]):.1f}"
+    assert summary.spread([1234]) == "1,234"
+    with pytest.raises(UserError, match="two seeds"):
+        summary.deviation([1234])
+
+
+@pytest.mark.parametrize(
+    ("probability", "freedom", "quantile"),  # from the tables in textbooks
+    [(0.975, 9, 2.262), (0.975, 4, 2.776), (0.995, 9, 3.250), (0.95, 1, 6.314), (0.9, 120, 1.289)],
+)
+def test_quantiles_of_students_t(probability, freedom, quantile):
+    assert summary.student_t(probability, freedom) == pytest.approx(quantile, abs=6e-4)
+
+
+@pytest.mark.parametrize("comparisons", [1, 7])
+def test_intervals_hold_the_true_differences_as_often_as_they_say(comparisons):
+    """All of several comparisons at once, in at least 95 % of experiments of 10 seeds each."""
+    experiments = np.random.default_rng(0).normal(5, 3, (1500, comparisons, 10))
+    held = 0
+    for experiment in experiments:
+        found = [summary.interval(list(differences), comparisons) for differences in experiment]
+        held += all(abs(mean - 5) < half for mean, half in found)
+    assert 0.935 < held / len(experiments) < 0.97
+
+
+def test_pooled_intervals_are_those_of_one_standard_deviation_for_all_groups():
+    groups = [[1, 2, 6], [10, 12], [5, 5, 5, 7, 8]]
+    means, halves = summary.pooled_intervals(groups)
+    assert means.tolist() == [3, 11, 6]
+    residuals = np.concatenate([np.array(group) - np.mean(group) for group in groups])
+    deviation = np.sqrt((residuals**2).sum() / 7)  # 10 values less 3 means
+    expected = [2.365 * deviation / np.sqrt(n) for n in (3, 2, 5)]  # t of 7 degrees: textbooks
+    assert halves == pytest.approx(expected, rel=1e-3)
+    with pytest.raises(UserError, match="two seeds"):
+        summary.pooled_intervals([[1], [2]])
