@@ -1,11 +1,11 @@
 """MNIST as tensors: loading, a bundled sample, translation jitter, digit filter, minibatches."""
 
 import math
+import operator
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -56,15 +56,6 @@ class Mnist(NamedTuple):
     training: Digits
     test: Digits
     name: str  # "MNIST", "MNIST validation" or "sample"
-
-    def describe(self, training_set: Digits) -> dict[str, Any]:
-        """The data of a run on `training_set`, a part of these, as its checkpoint records them."""
-        return {
-            "name": self.name,
-            "training_cases": len(training_set),
-            "digits": training_set.labels.unique().tolist(),
-            "test_cases": len(self.test),
-        }
 
 
 def as_digits(images: Tensor, labels: Tensor) -> Digits:
@@ -151,10 +142,14 @@ def filter_by_class(
     """
     if (keep is None) == (omit is None):
         raise UserError("filter_by_class: give either the digits to keep or those to omit")
-    named = list(keep if omit is None else omit)
-    if not named or any(digit not in range(10) for digit in named):
-        raise UserError(f"digits to keep or omit must be from 0 to 9, not {named}")
-    mask = torch.isin(digits.labels, torch.tensor(named, device=digits.labels.device))
+    named = keep if omit is None else omit
+    try:
+        listed = sorted({operator.index(digit) for digit in named})
+    except TypeError:
+        listed = []
+    if not listed or not {*listed} <= {*range(10)}:
+        raise UserError(f"digits to keep or omit must be some of 0 to 9, not {named!r}")
+    mask = torch.isin(digits.labels, torch.tensor(listed, device=digits.labels.device))
     chosen = digits[mask if omit is None else ~mask]
     if len(chosen) == 0:
         raise UserError(f"no case is left after keeping {keep} / omitting {omit}")
@@ -236,8 +231,18 @@ def get_dataloader(
     """
     if batch_size > len(digits):
         raise UserError(f"a batch of {batch_size} is larger than the data set ({len(digits)})")
-    stacked = not isinstance(seed, Integral)
-    generators = [
-        torch.Generator("cpu").manual_seed(int(one)) for one in (seed if stacked else [seed])
-    ]
+    seeds, stacked = as_seeds(seed)
+    generators = [torch.Generator("cpu").manual_seed(one) for one in seeds]
     return Loader(digits, batch_size, generators, jitter, stacked)
+
+
+def as_seeds(seed: Any) -> tuple[list[int], bool]:
+    """The seed, or all of several, and whether there are several. Any whole numbers are taken."""
+    try:
+        return [operator.index(seed)], False
+    except TypeError:
+        pass
+    try:
+        return [operator.index(one) for one in seed], True
+    except TypeError:
+        raise UserError(f"a seed is a whole number, or several, not {seed!r}") from None

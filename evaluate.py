@@ -13,6 +13,7 @@ import argparse
 import itertools
 import json
 import os
+import re
 import reprlib
 import sys
 from collections.abc import Sequence
@@ -25,11 +26,11 @@ import torch
 from torch import Tensor, nn
 
 from dataset import Digits, Mnist, load_mnist, pixels, translate
-from support.checkpoints import MODELS, load_checkpoint, model_from
-from support.command_line import Parser, data_flags, flag_type, user_path
+from support.checkpoints import MODELS, load_checkpoint, model_from, other_data
+from support.command_line import Parser, data_flags, user_path
 from support.errors import UserError
 from support.files import read_file, sha256
-from support.hyperparameters import PIXELS
+from support.hyperparameters import PIXELS, checked
 from support.paper import paper_errors
 from support.script import run_script
 
@@ -47,10 +48,12 @@ python evaluate.py --verify  # compare with what is recorded
 def logits_of(model: nn.Module, images: Tensor, chunk: int = 2000) -> Tensor:
     """float32 logits (N, 10) in eval mode for uint8 images (N, 28, 28); no random number is drawn.
 
-    Those of a stack are (S, N, 10). In chunks, for memory.
+    Those of a stack are (S, N, 10). In chunks, for memory, on the device of the model.
     """
     model.eval()
-    return torch.cat([model(pixels(part)).float() for part in images.split(chunk)], dim=-2)
+    device = next((parameter.device for parameter in model.parameters()), images.device)
+    logits = [model(pixels(part.to(device))).float() for part in images.split(chunk)]
+    return torch.cat(logits, dim=-2).to(images.device)
 
 
 def count_errors(model: nn.Module, digits: Digits) -> Tensor:
@@ -82,6 +85,8 @@ def translated_errors(model: nn.Module, digits: Digits, distance: int) -> float:
 def evaluate(path: Path, mnist: Mnist, distances: Sequence[int] = ()) -> dict[str, Any]:
     """A row of the table: what the checkpoint at `path` is and its errors, counted now."""
     checkpoint = load_checkpoint(path)
+    if other := other_data(checkpoint):
+        print(f"{path} was trained on {other}, not on MNIST.", file=sys.stderr)
     model, units = model_from(checkpoint), checkpoint["hidden_units"]
     parameters = checkpoint.get("parameters", {})
     return {
@@ -161,18 +166,21 @@ def parse_arguments() -> argparse.Namespace:
     form.add_argument("--json", action="store_true", help="print the rows as JSON")
     verify = "compare with the recorded errors and SHA256SUMS"
     form.add_argument("--verify", action="store_true", help=verify)
-    parser.add_argument(
-        "--translate",
-        type=flag_type(PIXELS),
-        nargs="+",
-        default=[],
-        metavar="PIXELS",
-        help="also count errors on images moved by so many pixels (write it after the checkpoints)",
-    )
+    translate = "also count errors on images moved by so many pixels"
+    parser.add_argument("--translate", nargs="+", default=[], metavar="PIXELS", help=translate)
     data_flags(parser)
     args = parser.parse_args()
     if args.verify and args.translate:
         raise UserError("--verify is of the images as they are: give it without --translate")
+    # A checkpoint may stand behind the numbers: argparse takes it for one of them.
+    words, args.translate = args.translate, []
+    for word in words:
+        if re.fullmatch(r"[\d.+-]*", word):
+            args.translate.append(checked(word, PIXELS, "argument --translate"))
+        else:
+            args.checkpoints.append(user_path(word))
+    if words and not args.translate:
+        raise UserError(f"argument --translate: {words[0]!r} is not {PIXELS.describe()}")
     return args
 
 

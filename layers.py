@@ -24,22 +24,32 @@ def drop(units: Tensor, probability: float) -> Tensor:
     """Zero each element with `probability`, the others unchanged: dropout in its original form.
 
     Unlike nn.Dropout the rest is *not* divided by the keep probability ([DO]); at test time the
-    outgoing weights are multiplied by it instead. Random bits come from PyTorch's global generator,
-    on the processor 16 for each element (8 for a probability of one half): the probability is exact
-    to 2^-16, in a tenth of the time of `bernoulli_`, which takes as long as the matrix product.
+    outgoing weights are multiplied by it instead. Random bits come from PyTorch's global generator.
     """
-    if units.device.type != "cpu":  # where uniform numbers are cheap, and these bits not offered
-        return units * (torch.rand(units.shape, device=units.device) >= probability)
+    kept = _kept_by_bits if units.device.type == "cpu" else _kept_by_numbers
+    return units * kept(units, probability)
+
+
+def _kept_by_numbers(units: Tensor, probability: float) -> Tensor:
+    """Which units are kept, on any device: a uniform number for each."""
+    return torch.rand(units.shape, device=units.device) >= probability
+
+
+def _kept_by_bits(units: Tensor, probability: float) -> Tensor:
+    """Ones for units that are kept, on the processor: 16 random bits for each (8 for one half).
+
+    The probability is exact to 2^-16, in a tenth of the time of `bernoulli_`, which takes as long
+    as the matrix product.
+    """
     dtype = torch.int8 if probability == 0.5 else torch.int16
     size = torch.iinfo(dtype).bits // 8
-    words = torch.empty(-(-units.numel() * size // 8), dtype=torch.int64, device=units.device)
+    words = torch.empty(-(-units.numel() * size // 8), dtype=torch.int64, device="cpu")
     words.random_(-(2**63), None)  # all 64 bits of each; by default the sign would stay 0
     drawn = words.view(dtype)[: units.numel()].view(units.shape)
     lowest, values = torch.iinfo(dtype).min, 2 ** torch.iinfo(dtype).bits
     threshold = min(lowest + round(probability * values), lowest + values - 1)
     # Straight into ones and zeros of the units' dtype: a fifth of the time of bools, converted.
-    kept = torch.ge(drawn, threshold, out=torch.empty_like(units, requires_grad=False))
-    return units * kept
+    return torch.ge(drawn, threshold, out=torch.empty_like(units, requires_grad=False))
 
 
 class DroppedLinear(nn.Linear):

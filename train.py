@@ -1,6 +1,6 @@
 """Train the cumbersome net, or a small one: `python train.py [--model small]`.
 
-The last line, after 40 to 100 minutes on two processor cores (2 minutes with --model small):
+The last line, after 55 minutes on two processor cores (2 minutes with --model small):
 
     68 errors on 10,000 images of MNIST (the paper: 67) after epoch 400. Saved in runs/...
 
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from dataset import Digits, Loader, Mnist, get_dataloader
 from evaluate import count_errors, measure
 from layers import CumbersomeNet, RectifierNet, SmallNet, init_weights, scale_weights
-from support.checkpoints import load_checkpoint
+from support.checkpoints import load_checkpoint, unwrapped
 from support.command_line import Parser, chosen_params, hyperparameter_flags, training_flags
 from support.errors import TrainingFailed
 from support.hyperparameters import checked_params
@@ -104,7 +104,7 @@ def train_one_epoch(
         optimizer.step()
         optimizer.zero_grad()
         if params.max_squared_length:
-            model.constrain(params.max_squared_length)
+            unwrapped(model).constrain(params.max_squared_length)
         total += losses.detach() * batch.labels.shape[-1]  # on the device: read once an epoch
         step += 1
         after_batch()
@@ -178,7 +178,7 @@ def run(
 
     `teacher` says which net the soft targets in `training_set`, if there are any, came from.
     """
-    settings = planned.settings(model, mnist.describe(training_set), teacher)
+    settings = planned.settings(model, mnist, training_set, teacher)
     files = RunFiles(planned.output)
     with files.locked():
         if not files.are_finished(settings, planned.resume, planned.in_sweep):

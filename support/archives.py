@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from support.errors import UserError
@@ -89,3 +90,17 @@ def is_plain(record: Any) -> bool:
         elif not isinstance(value, str | int | float | None):
             return False
     return True
+
+
+def as_plain(value: Any) -> Any:
+    """A plain value that comes in another class, as NumPy's numbers do, in its own; else itself."""
+    if isinstance(value, np.generic | np.ndarray | torch.Tensor) and value.ndim == 0:
+        value = value.item()
+    if isinstance(value, dict):
+        return {as_plain(key): as_plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_plain(inner) for inner in value]
+    for plain in (bool, int, float, str):
+        if isinstance(value, plain):
+            return plain(value)
+    return value

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from layers import CumbersomeNet, RectifierNet, SmallNet, scale_weights
-from support.archives import is_plain, read_dict, write_dict
+from layers import LAYERS, CumbersomeNet, RectifierNet, SmallNet, scale_weights
+from support.archives import as_plain, is_plain, read_dict, write_dict
 from support.errors import UserError
 from support.hyperparameters import MAX_UNITS
 
@@ -18,22 +18,36 @@ ARCHITECTURES = {cls.__name__: cls for cls in (CumbersomeNet, SmallNet)}
 REQUIRED = ("architecture", "format_version", "hidden_units", "state_dict")
 
 
-def save_model(path: str | Path, model: RectifierNet, **record: Any) -> None:
-    """Write `model`, with its weights scaled for test time, and `record` (plain values).
+def save_model(path: str | Path, model: nn.Module, **record: Any) -> None:
+    """Write `model`, with its weights scaled for test time, and `record`.
 
-    Atomic: under `path` there is the old file or the whole new one. Raises UserError, also for what
-    `load_model` would refuse, such as a weight that is not finite.
+    The record may hold numbers (also of NumPy, or a tensor of one), words, None, and lists and
+    dicts of these. Atomic: under `path` there is the old file or the whole new one. Raises
+    UserError, also for what `load_model` would refuse, such as a weight that is not finite.
     """
-    checkpoint = record | {
+    model = unwrapped(model)
+    if not isinstance(model, RectifierNet) or type(model).__name__ not in ARCHITECTURES:
+        nets = " or a ".join(ARCHITECTURES)
+        raise UserError(f"{path} was not written: a {type(model).__name__} is not a {nets}")
+    problem = _problem_of_keys(model.state_dict())
+    checkpoint = {name: as_plain(value) for name, value in record.items()} | {
         "format_version": FORMAT_VERSION,
         "architecture": type(model).__name__,
-        "hidden_units": model.hidden_units,
-        "state_dict": dict(scale_weights(model).state_dict()),
+        "hidden_units": int(model.hidden_units),
+        "state_dict": {} if problem else dict(scale_weights(model).state_dict()),
     }
-    problem = _problem(checkpoint)
+    problem = problem or _problem(checkpoint)
     if problem:
         raise UserError(f"{path} was not written: {problem}")
     write_dict(path, checkpoint)
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The net inside of nn.DataParallel, DistributedDataParallel or torch.compile."""
+    for name in ("_orig_mod", "module"):
+        if isinstance(getattr(model, name, None), nn.Module):
+            return unwrapped(getattr(model, name))
+    return model
 
 
 def load_model(path: str | Path) -> RectifierNet:
@@ -47,6 +61,13 @@ def model_from(checkpoint: dict[str, Any]) -> RectifierNet:
     model = cls(checkpoint["hidden_units"], dropout_visible=0.0, dropout_hidden=0.0)
     model.load_state_dict(checkpoint["state_dict"])
     return model.eval()
+
+
+def other_data(checkpoint: dict[str, Any]) -> str | None:
+    """The name of what its net learned from, if it is recorded and is not MNIST."""
+    name = checkpoint.get("data_set", {}).get("name", "MNIST")
+    is_mnist = name in [f"{d}{part}" for d in ("MNIST", "sample") for part in ("", " validation")]
+    return None if is_mnist else reprlib.repr(name)
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -89,11 +110,23 @@ def _problem_of_record(record: dict[str, Any]) -> str | None:
     return None
 
 
+def _problem_of_keys(state: dict[str, Any]) -> str | None:
+    if state.keys() == {f"{layer}.{kind}" for layer in LAYERS for kind in ("weight", "bias")}:
+        return None
+    odd = reprlib.repr(sorted(map(str, state))[:6])
+    for prefix, wrapper in (("module.", "nn.DataParallel"), ("_orig_mod.", "torch.compile")):
+        if any(str(key).startswith(prefix) for key in state):
+            return f"its state_dict is that of a net wrapped by {wrapper}: save the net inside"
+    return f"its state_dict does not hold weight and bias of {', '.join(LAYERS)} alone, but {odd}"
+
+
 def _problem_of_state(state: Any, units: int) -> str | None:
+    if not isinstance(state, dict):
+        return "its state_dict is not a dict"
+    if problem := _problem_of_keys(state):
+        return problem
     with torch.device("meta"):
         shapes = {k: v.shape for k, v in SmallNet(units).state_dict().items()}
-    if not isinstance(state, dict) or state.keys() != shapes.keys():
-        return f"its state_dict does not hold {', '.join(shapes)}"
     for name, shape in shapes.items():
         value = state[name]
         if not _is_ordinary(value) or value.shape != shape or value.dtype != torch.float32:

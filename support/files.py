@@ -1,7 +1,9 @@
 """Files written whole or not at all, their sums, and a lock for what one process writes."""
 
+import errno
 import hashlib
 import os
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,6 +13,8 @@ try:
     import fcntl
 except ImportError:  # on Windows, where runs are not kept from writing to one output
     fcntl = None
+# What a file system without locks answers: Lustre, some NFS.
+WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
 def replace_file(path: str | Path, content: bytes | memoryview) -> None:
@@ -90,6 +94,11 @@ class Lock:
                 f"{self.output} is being written by another run, process {self.file.read()}: "
                 "wait for it or choose another --output"
             ) from None
+        except OSError as error:
+            if error.errno not in WITHOUT_LOCKS:
+                raise
+            print(f"no locks here: let no other run write {self.output}", file=sys.stderr)
+            return True
 
     def __exit__(self, *error: object) -> None:
         with suppress(OSError):  # in a folder that became read-only it stays, and locks nothing

@@ -5,7 +5,7 @@ The values themselves are in training_params.py.
 
 import difflib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
@@ -119,12 +119,12 @@ def checked(value: Any, allowed: Allowed, where: str) -> Any:
 
 
 def checked_params(params: Any, role: str | None = None, where: str = "params") -> Params:
-    """The hyperparameters in the fields of `params`: a class, or any object.
+    """The hyperparameters in the fields of `params`: a class, any object, or a dict.
 
     Raises UserError naming a field that is misspelt, missing or impossible. Without a `role`, what
     has a temperature is for a distilled net.
     """
-    values = {name: getattr(params, name) for name in dir(params) if not name.startswith("_")}
+    values = params if isinstance(params, Mapping) else _fields_of(params)
     role = role or ("Distilled" if "temperature" in values else "Small")
     allowed = hyperparameters(role)
     for name in sorted(values.keys() - allowed.keys()):
@@ -133,6 +133,10 @@ def checked_params(params: Any, role: str | None = None, where: str = "params") 
         if name not in values:
             raise UserError(f"{where}.{name} is missing")
     return Params(**{n: checked(values[n], allowed[n], f"{where}.{n}") for n in allowed})
+
+
+def _fields_of(params: Any) -> dict[str, Any]:
+    return {name: getattr(params, name) for name in dir(params) if not name.startswith("_")}
 
 
 def _meant(name: str, names: Iterable[str]) -> str:

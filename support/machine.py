@@ -4,13 +4,12 @@ import argparse
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from numbers import Integral
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from dataset import Mnist, hold_out, load_mnist
+from dataset import Mnist, as_seeds, hold_out, load_mnist
 from support.errors import UserError
 
 
@@ -62,7 +61,7 @@ def random_states(device: torch.device) -> dict[str, Tensor]:
 def set_random_states(device: torch.device, states: dict[str, Any]) -> None:
     """Put back what `random_states` returned."""
     torch.set_rng_state(states["cpu"])
-    if device.type != "cpu":
+    if device.type in states.keys() - {"cpu"}:  # else it was saved on another device
         state = states[device.type]
         if isinstance(state, list):  # in older resume points: one for each GPU
             state = state[device.index or 0]
@@ -73,7 +72,8 @@ def set_random_states(device: torch.device, states: dict[str, Any]) -> None:
 def seeded(device: torch.device, seed: int | Sequence[int]) -> Iterator[None]:
     """PyTorch's generators seeded, for dropout (which stacks have not), and given back after."""
     before = random_states(device)
-    torch.manual_seed(int(seed) if isinstance(seed, Integral) else 0)
+    seeds, several = as_seeds(seed)
+    torch.manual_seed(0 if several else seeds[0])
     try:
         yield
     finally:

@@ -98,7 +98,7 @@ class RunFiles:
             for old, new in ((path, free.checkpoint), (self.history, free.history)):
                 if os.path.lexists(old):
                     os.rename(old, new)
-            tqdm.write(f"{path} was of another run: it is {free.checkpoint} now.")
+            tqdm.write(f"{path} belonged to another run: it was renamed to {free.checkpoint}.")
 
     def save(self, model: RectifierNet, settings: dict[str, Any], record: dict[str, Any]) -> None:
         """Write history and checkpoint, which has `record` beside the `settings` of the run."""

@@ -52,7 +52,7 @@ class ResumePoint:
         if resume or (in_sweep and self.path.exists()):
             return self.load()
         if self.path.exists():
-            raise UserError(f"{self.path} is of a run that was stopped: add --resume, or delete it")
+            raise UserError(f"{self.path} belongs to a stopped run: add --resume, or delete it")
         return 0
 
     def begin(
@@ -150,7 +150,7 @@ def check_same(settings: dict[str, Any], earlier: dict[str, Any], path: Path) ->
     ]
     if differences:
         raise UserError(
-            f"{path} is of another run: {'; '.join(differences)}. Give its settings or another "
+            f"{path} belongs to another run: {'; '.join(differences)}. Give its settings or another "
             "--output, or delete it"
         )
 

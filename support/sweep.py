@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import torch.distributed as dist
 from tqdm import tqdm
 
+from dataset import Digits, Mnist
 from layers import RectifierNet
 from support.errors import Stopped, TrainingFailed, UserError
 from support.files import check_regular
@@ -44,7 +45,11 @@ class Run(NamedTuple):
         return vars(self.params) | {"seed": self.seed}
 
     def settings(
-        self, model: RectifierNet, data_set: dict[str, Any], teacher: dict[str, Any] | None
+        self,
+        model: RectifierNet,
+        mnist: Mnist,
+        training_set: Digits,
+        teacher: dict[str, Any] | None,
     ) -> dict[str, Any]:
         """What it is started with: only with the same may it be resumed."""
         return {
@@ -52,7 +57,12 @@ class Run(NamedTuple):
             "parameters": dict(vars(self.params)),
             "seed": self.seed,
             "precision": self.precision,
-            "data_set": data_set,
+            "data_set": {
+                "name": mnist.name,
+                "training_cases": len(training_set),
+                "digits": training_set.labels.unique().tolist(),
+                "test_cases": len(mnist.test),
+            },
             "teacher": teacher,
         }
 

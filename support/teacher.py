@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dataset import Digits, Mnist
 from layers import CLASSES, RectifierNet
-from support.checkpoints import load_checkpoint, model_from
+from support.checkpoints import load_checkpoint, model_from, other_data
 from support.errors import UserError
 from support.files import sha256
 from support.outputs import RunFiles
@@ -41,16 +41,9 @@ def load_teacher(
     if not args.quiet:
         if mnist.name == "sample" and learned_from in ("MNIST", "MNIST validation"):
             print("The teacher has seen the sample's test images, MNIST's training images.")
-        print(*other_data(path.name, checkpoint, mnist), sep="", end="")
+        if other := other_data(checkpoint):
+            print(f"{path} was trained on {other}, not on MNIST.")
     return model_from(checkpoint), {"file": path.name, "sha256": sha256(path)}
-
-
-def other_data(name: str, checkpoint: dict[str, Any], mnist: Mnist) -> list[str]:
-    """A line if the net of `checkpoint` was trained on something else than digits of MNIST."""
-    learned_from = str(checkpoint.get("data_set", {}).get("name", mnist.name))
-    if learned_from.removesuffix(" validation") in ("MNIST", "sample"):
-        return []
-    return [f"{name} was trained on {learned_from[:40]!r}, not on {mnist.name}.\n"]
 
 
 def report_teacher(args: argparse.Namespace, transfer_set: Digits) -> None:
