@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import support.interrupts  # noqa: F401
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

@@ -16,6 +16,8 @@ that it has never seen". Most of its errors on 3s go when the bias of that class
 import argparse
 from typing import Any, NamedTuple
 
+import support.interrupts  # noqa: F401
+
 import torch
 from torch import Tensor
 from tqdm import tqdm

@@ -22,6 +22,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import support.interrupts  # noqa: F401
+
 import torch
 from torch import Tensor, nn
 

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from typing import Any
 
+import support.interrupts  # noqa: F401
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -22,7 +24,7 @@ from evaluate import count_errors, measure
 from layers import CumbersomeNet, RectifierNet, SmallNet, init_weights, scale_weights
 from support.checkpoints import load_checkpoint, unwrapped
 from support.command_line import Parser, chosen_params, hyperparameter_flags, training_flags
-from support.errors import TrainingFailed
+from support.errors import TrainingFailed, UserError
 from support.hyperparameters import checked_params
 from support.machine import autocast, seeded, set_up
 from support.outputs import RunFiles
@@ -104,11 +106,19 @@ def train_one_epoch(
         optimizer.step()
         optimizer.zero_grad()
         if params.max_squared_length:
-            unwrapped(model).constrain(params.max_squared_length)
+            constrain(model, params.max_squared_length)
         total += losses.detach() * batch.labels.shape[-1]  # on the device: read once an epoch
         step += 1
         after_batch()
     return total / len(loader.digits)
+
+
+def constrain(model: nn.Module, max_squared_length: float) -> None:
+    """The weight constraint of the net, also inside a wrapper. Raises UserError if it has none."""
+    net = unwrapped(model)
+    if not hasattr(net, "constrain"):
+        raise UserError("max_squared_length is for nets with a method `constrain`: set it to 0")
+    net.constrain(max_squared_length)
 
 
 def train(

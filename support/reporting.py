@@ -66,7 +66,8 @@ class Progress:
             for name in entry.keys() - {"epoch"}:
                 self.events.add_scalar(name, np.mean(entry[name]), entry["epoch"])
             self.events.flush()
-        text = f"epoch {entry['epoch']}/{self.epochs}  loss {np.mean(entry['loss']):.4f}"
+        loss = round(float(np.mean(entry["loss"])), 4) + 0.0  # never -0.0
+        text = f"epoch {entry['epoch']}/{self.epochs}  loss {loss:.4f}"
         if "errors" in entry:
             self.errors = f"  {self.counted} {np.mean(entry['errors']):g}"
         if self.bar:

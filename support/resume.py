@@ -150,8 +150,8 @@ def check_same(settings: dict[str, Any], earlier: dict[str, Any], path: Path) ->
     ]
     if differences:
         raise UserError(
-            f"{path} belongs to another run: {'; '.join(differences)}. Give its settings or another "
-            "--output, or delete it"
+            f"{path} belongs to another run: {'; '.join(differences)}. Give its settings or "
+            "another --output, or delete it"
         )
 
 

@@ -1,12 +1,17 @@
+import collections
 import errno
+import fcntl
 import os
 import pickle
 import zipfile
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from common import everything_in, random_digits, random_net, same_weights, weights_of
 from torch import nn
+from torch.nn.utils import prune
 
 from dataset import pixels
 from layers import CumbersomeNet, SmallNet
@@ -212,6 +217,95 @@ def test_code_in_a_file_is_not_run(tmp_path, form):
     assert not trace.exists()
 
 
+# What Python users pass
+
+
+def test_plain_values_of_other_classes_are_saved_as_plain_values(tmp_path):
+    class Odd(str):
+        pass
+
+    record = {
+        "accuracy": np.mean([0.5, 1.0]),
+        "errors": np.int64(74),
+        "half": np.float16(0.5),
+        "flag": np.bool_(True),
+        "torch": torch.__version__,
+        "name": Odd("mine"),
+        "count": torch.tensor(3),
+        "zero": np.array(1.5),
+        "data_set": collections.OrderedDict(name=Odd("MNIST")),
+        "history": [{"loss": np.float32(0.25)}],
+        "pair": (np.int8(1), None),
+        "result": collections.defaultdict(int, {Odd("errors"): np.int16(2)}),
+    }
+    save_model(tmp_path / "net.pt", random_net(5), **record)
+    loaded = load_checkpoint(tmp_path / "net.pt")
+    expected = {
+        **{"accuracy": 0.75, "errors": 74, "half": 0.5, "flag": True, "torch": torch.__version__},
+        **{"name": "mine", "count": 3, "zero": 1.5, "data_set": {"name": "MNIST"}},
+        **{"history": [{"loss": 0.25}], "pair": [1, None], "result": {"errors": 2}},
+    }
+    assert {name: loaded[name] for name in record} == expected
+    assert type(loaded["accuracy"]) is float and type(loaded["torch"]) is str
+    assert type(loaded["flag"]) is bool and type(loaded["data_set"]) is dict
+
+
+@pytest.mark.parametrize(
+    "value", [np.arange(3), torch.ones(2), {1, 2}, object(), {3: "x"}, 1j, b"x", Path("x"), len]
+)
+def test_what_is_not_a_plain_value_is_refused_before_anything_is_written(tmp_path, value):
+    for record in ({"note": value}, {"history": [{"x": value}]}):
+        with pytest.raises(UserError, match=r"net\.pt was not written"):
+            save_model(tmp_path / "net.pt", random_net(5), **record)
+    assert list(tmp_path.glob("net*")) == []
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [nn.DataParallel, torch.compile, lambda net: nn.DataParallel(torch.compile(net))],
+    ids=["DataParallel", "compile", "both"],
+)
+def test_a_wrapped_net_is_saved_as_the_net_inside(tmp_path, wrap):
+    net = random_net(8, 0.2, 0.5, cls=CumbersomeNet)
+    save_model(tmp_path / "plain.pt", net)
+    save_model(tmp_path / "wrapped.pt", wrap(net))
+    assert (tmp_path / "plain.pt").read_bytes() == (tmp_path / "wrapped.pt").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "net", [nn.Linear(784, 10), nn.Sequential(nn.Linear(784, 10)), nn.DataParallel(nn.ReLU()), None]
+)
+def test_a_net_of_another_kind_is_refused(tmp_path, net):
+    with pytest.raises(UserError, match=r"net\.pt was not written: a \w+ is not a CumbersomeNet"):
+        save_model(tmp_path / "net.pt", net)
+
+
+def test_a_net_that_was_changed_by_a_tool_is_refused_naming_what_is_odd(tmp_path):
+    net = random_net(5)
+    prune.l1_unstructured(net.hidden1, "weight", amount=0.5)
+    with pytest.raises(UserError, match="weight_orig"):
+        save_model(tmp_path / "net.pt", net)
+    prune.remove(net.hidden1, "weight")
+    save_model(tmp_path / "net.pt", net)
+    assert same_weights(load_model(tmp_path / "net.pt"), net)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "wrapper"), [("module.", "DataParallel"), ("_orig_mod.", "compile")]
+)
+def test_a_state_dict_of_a_wrapped_net_is_refused_with_that_said(tmp_path, prefix, wrapper):
+    content = a_checkpoint()
+    content["state_dict"] = {prefix + k: v for k, v in content["state_dict"].items()}
+    torch.save(content, tmp_path / "net.pt")
+    with pytest.raises(UserError, match=wrapper):
+        load_model(tmp_path / "net.pt")
+
+
+def test_units_may_be_a_number_of_numpy(tmp_path):
+    save_model(tmp_path / "net.pt", SmallNet(np.int64(5)))
+    assert load_checkpoint(tmp_path / "net.pt")["hidden_units"] == 5
+
+
 # Writing
 
 
@@ -293,6 +387,61 @@ def test_a_lock_that_a_killed_run_left_behind_does_not_count(tmp_path):
     (tmp_path / "net.pt.lock").write_text("12345")
     with lock(tmp_path / "net.pt"):
         pass
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_where_files_cannot_be_locked_a_run_goes_on_and_says_so(
+    tmp_path, monkeypatch, capsys, number
+):
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with lock(tmp_path / "net.pt"):
+        pass
+    told = capsys.readouterr().err
+    assert "no locks here" in told and "net.pt" in told
+    assert list(tmp_path.glob("net*")) == []
+
+
+def test_other_failures_of_a_lock_are_refused(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(UserError, match=r"net\.pt"), lock(tmp_path / "net.pt"):
+        pass
+
+
+# The names of outputs
+
+
+def other_run(path, seed):
+    net = random_net(5, seed=seed)
+    settings = {"seed": seed, "parameters": {"epochs": 1}}
+    RunFiles(path).save(net, settings, {"history": [{"epoch": 1, "loss": seed, "rate": 1}]})
+
+
+def test_a_checkpoint_of_another_run_gets_the_first_number_that_is_quite_free(tmp_path):
+    """Neither a checkpoint nor the history of one is lost for a name."""
+    (tmp_path / "net.1.pt.csv").write_text("mine")
+    (tmp_path / "net.2.pt").write_text("mine")
+    for seed in (0, 1):
+        other_run(tmp_path / "net.pt", seed)
+    assert (tmp_path / "net.1.pt.csv").read_text() == (tmp_path / "net.2.pt").read_text() == "mine"
+    assert load_checkpoint(tmp_path / "net.3.pt")["seed"] == 0
+    assert "\n1,0,1," in (tmp_path / "net.3.pt.csv").read_text()
+    assert load_checkpoint(tmp_path / "net.pt")["seed"] == 1
+
+
+def test_a_hyperparameter_that_was_added_later_makes_no_other_run(tmp_path):
+    other_run(tmp_path / "net.pt", 0)
+    settings = {"seed": 0, "parameters": {"epochs": 1, "new": 3}}
+    files = RunFiles(tmp_path / "net.pt")
+    assert files.of_same_run(settings)["seed"] == 0
+    for changed in ({"seed": 1}, {"parameters": {"epochs": 2, "new": 3}}, {"parameters": {}}):
+        with pytest.raises(UserError, match="another run"):
+            files.of_same_run(settings | changed)
 
 
 # Resume points

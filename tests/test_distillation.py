@@ -459,3 +459,121 @@ def test_it_is_said_that_the_teacher_has_seen_the_test_images_of_the_sample(call
         save_model("teacher.pt", random_net(5), data_set={"name": learned_from})
         call(distillation, words)
         assert ("has seen the sample's test images" in capsys.readouterr().out) == said
+
+
+# Teachers of other shapes and kinds
+
+
+class Pair(nn.Module):
+    """Returns logits and something else, as nets of other libraries do."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Linear(784, 10)
+
+    def forward(self, pixels):
+        return self.net(pixels), pixels
+
+
+CONVOLUTIONAL = nn.Sequential(nn.Conv2d(1, 4, 5), nn.ReLU(), nn.Flatten(), nn.Linear(2304, 10))
+WRONG = {
+    "too many classes": nn.Linear(784, 47),
+    "one output": nn.Linear(784, 1),
+    "one output without an axis": nn.Sequential(nn.Linear(784, 1), nn.Flatten(0)),
+    "a logit for each pixel": nn.Sequential(nn.Unflatten(1, (28, 28)), nn.Linear(28, 10)),
+    "images": CONVOLUTIONAL,
+    "fewer pixels": nn.Linear(100, 10),
+    "words": nn.Embedding(300, 10),
+    "half precision": nn.Linear(784, 10).half(),
+    "a pair": Pair(),
+    "an array": lambda pixels: pixels.numpy(),
+    "not a module": "models/cumbersome_model_1200.pt",
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+@pytest.mark.parametrize("role", ["teacher", "student"])
+def test_a_net_of_another_shape_is_refused_before_the_first_step(some_digits, batches, what, role):
+    params = some_params("Distilled")
+    nets = {"teacher": random_net(), "student": first_student(params)} | {role: WRONG[what]}
+    with pytest.raises(UserError) as error:
+        distill(nets["student"], nets["teacher"], some_digits, params)
+    told = str(error.value)
+    assert len(told.splitlines()) == 1
+    assert role in told and "(N, 784)" in told and "(N, 10)" in told
+    assert "Unflatten" in told or "wrap it" in told
+    assert not batches
+
+
+def test_the_wrapper_that_is_named_mends_it(some_digits):
+    params = some_params("Distilled", epochs=1)
+    teacher = nn.Sequential(nn.Unflatten(1, (1, 28, 28)), CONVOLUTIONAL)
+    assert len(distill(first_student(params), teacher, some_digits, params)) == 1
+    assert len(distill(nn.Linear(784, 10), teacher, some_digits, params)) == 1
+
+
+def test_a_teacher_that_returns_probabilities_is_refused(some_digits):
+    params = some_params("Distilled")
+    teacher = nn.Sequential(random_net(), nn.Softmax(dim=1))
+    with pytest.raises(UserError, match="softmax"):
+        distill(first_student(params), teacher, some_digits, params)
+    mended = nn.Sequential(random_net(), nn.LogSoftmax(dim=1))
+    assert distill(first_student(params), mended, some_digits, params)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_teacher_that_is_mostly_wrong_is_warned_of(some_digits, teacher):
+    params, good = some_params("Distilled", epochs=1), load_model(teacher)
+    distill(first_student(params), good, some_digits, params)
+    # of other pixels than it was trained on
+    shifted = nn.Sequential(nn.Hardtanh(), nn.BatchNorm1d(784, affine=False), good)
+    shifted[1].running_mean += 30
+    for call in (
+        lambda: distill(first_student(params), shifted, some_digits, params),
+        lambda: distill_together([2.0], [0], shifted, some_digits, params),
+    ):
+        with pytest.raises(UserWarning, match=r"wrong on \d+ of the 500 training images.*range"):
+            call()
+
+
+def test_the_first_lines_tell_the_errors_of_the_teacher(call, capsys, teacher, sample):
+    wrong = int(count_errors(load_model(teacher), sample.training))
+    call(distillation, "--teacher", teacher, "--hidden-units 5 --epochs 1 --output net.pt")
+    assert (
+        f"The teacher is wrong on {wrong} of the 4,000 training images."
+        in (capsys.readouterr().out.splitlines()[:5])
+    )
+
+
+def test_a_teacher_of_other_data_is_named_first(call, capsys):
+    save_model("teacher.pt", random_net(5), data_set={"name": "FashionMNIST"})
+    call(distillation, "--teacher teacher.pt --hidden-units 5 --epochs 1 --output net.pt")
+    lines = capsys.readouterr().out.splitlines()
+    (place,) = (i for i, line in enumerate(lines) if "FashionMNIST" in line)
+    assert "teacher.pt" in lines[place] and place < 3
+
+
+def test_numbers_and_sequences_of_numpy_are_taken(some_digits):
+    params = some_params(
+        "Distilled", epochs=1, batch_size=np.int64(50), learning_rate=np.float32(1)
+    )
+    nets = [first_student(params), first_student(params)]
+    distill(nets[0], random_net(), some_digits, params, seed=np.int64(1))
+    distill(nets[1], random_net(), some_digits, params, seed=1)
+    assert same_weights(*nets)
+    params.learning_rate = 0.01
+    found = distill_together(np.array([2.0, 8.0]), np.arange(2), random_net(), some_digits, params)
+    expected = distill_together((2, 8), range(2), random_net(), some_digits, params)
+    assert found.keys() == expected.keys()
+    assert all(same_weights(found[run], expected[run]) for run in found)
+
+
+def test_of_a_sweep_the_teacher_is_read_and_asked_once(call, monkeypatch, teacher):
+    asked = []
+    logits_of = distillation.logits_of
+    monkeypatch.setattr(
+        distillation, "logits_of", lambda net, images: asked.append(1) or logits_of(net, images)
+    )
+    words = "--hidden-units 5 --epochs 1 --batch-size 500 --temperature 2 8 --hard-weight 0.1 0.2"
+    call(distillation, "--teacher", teacher, words)
+    assert len(asked) == 1

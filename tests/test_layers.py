@@ -1,12 +1,17 @@
+import copy
+
 import numpy as np
 import pytest
 import torch
 from common import random_digits, random_net, same_weights, weights_of
 from torch import nn
+from torch.nn.utils import prune
+from torch.utils.flop_counter import FlopCounterMode
 
 import layers
 from evaluate import logits_of
 from layers import CumbersomeNet, SmallNet, StackedNet, drop, init_weights, scale_weights
+from support.checkpoints import load_model, save_model
 
 # The nets
 
@@ -258,3 +263,108 @@ def test_unstacking_gives_each_net_its_weights_back():
 def test_a_stack_takes_no_dropout():
     with pytest.raises(ValueError, match="dropout"):
         StackedNet([random_net(), random_net(12, 0.0, 0.5)], orders=1)
+
+
+# An ordinary module
+
+
+@pytest.fixture
+def loaded(tmp_path):
+    save_model(tmp_path / "net.pt", random_net(20, 0.2, 0.5, cls=CumbersomeNet))
+    return load_model(tmp_path / "net.pt")
+
+
+def test_a_loaded_net_is_three_linear_layers_and_two_relus(loaded):
+    kinds = [type(module) for module in loaded.modules() if not list(module.children())]
+    assert sorted(kind.__name__ for kind in kinds) == ["Linear"] * 3 + ["ReLU"] * 2
+    assert all(kind in (nn.Linear, nn.ReLU) for kind in kinds)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_hooks_on_every_layer_fire_once_and_see_what_the_net_computes(loaded, training):
+    calls = []
+    for name, module in loaded.named_children():
+        module.register_forward_hook(lambda _, x, y, name=name: calls.append((name, x[0], y)))
+    images = torch.rand(3, 784)
+    logits = loaded.train(training)(images)
+    names = [name for name, _, _ in calls]
+    assert names == ["hidden1", "relu1", "hidden2", "relu2", "output"]
+    assert torch.equal(calls[0][1], images) and torch.equal(calls[-1][2], logits)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_hooks_fire_in_a_net_with_dropout_too(training):
+    net, calls = random_net(20, 0.2, 0.5).train(training), []
+    for module in net.children():
+        module.register_forward_hook(lambda *_: calls.append(1))
+    net(torch.rand(3, 784))
+    assert len(calls) == 5
+
+
+@pytest.mark.filterwarnings("ignore")  # some of these tools are on their way out
+@pytest.mark.parametrize("shape", [(3, 784), (3, 28, 28), (3, 1, 28, 28)])
+@pytest.mark.parametrize(
+    "tool",
+    [
+        lambda net, images: torch.jit.script(net),
+        lambda net, images: torch.jit.freeze(torch.jit.script(net)),
+        lambda net, images: torch.jit.trace(net, images),
+        lambda net, images: torch.fx.symbolic_trace(net),
+        lambda net, images: torch.export.export(net, (images,)).module(),
+        lambda net, images: copy.deepcopy(net),
+        lambda net, images: lambda x: torch.func.functional_call(net, net.state_dict(), (x,)),
+        lambda net, images: torch.func.vmap(lambda x: net(x[None])[0]),
+    ],
+    ids=["script", "freeze", "trace", "fx", "export", "deepcopy", "functional", "vmap"],
+)
+def test_tools_that_take_modules_take_a_loaded_net(loaded, tool, shape):
+    images = torch.rand(shape)
+    assert torch.allclose(tool(loaded, images)(images), loaded(images), atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_loaded_net_can_be_quantised(loaded):
+    quantised = torch.ao.quantization.quantize_dynamic(loaded, {nn.Linear})
+    images = torch.rand(50, 784)
+    same = quantised(images).argmax(1) == loaded(images).argmax(1)
+    assert same.float().mean() > 0.8
+
+
+def test_a_loaded_net_can_be_pruned(loaded):
+    prune.l1_unstructured(loaded.hidden1, "weight", amount=0.5)
+    expected = numpy_logits(loaded, images := torch.rand(5, 784))
+    assert np.allclose(loaded(images).detach().numpy(), expected, atol=1e-4)
+    assert (loaded.hidden1.weight == 0).float().mean() >= 0.5
+
+
+def test_the_operations_of_a_loaded_net_are_counted(loaded):
+    with FlopCounterMode(display=False) as counter:
+        loaded(torch.rand(1, 784))
+    assert counter.get_total_flops() == 2 * (784 * 20 + 20 * 20 + 20 * 10)
+    assert counter.get_flop_counts()["CumbersomeNet.hidden1"]
+
+
+def test_attributions_find_the_layers(loaded):
+    """Gradients with respect to the input of a layer, as attribution tools take them."""
+    kept = {}
+    loaded.relu1.register_forward_hook(lambda _, x, y: kept.update(units=y))
+    loaded.relu1.register_full_backward_hook(lambda _, x, y: kept.update(gradient=y[0]))
+    loaded(torch.rand(2, 784).requires_grad_())[:, 3].sum().backward()
+    assert kept["gradient"].shape == kept["units"].shape == (2, 20)
+
+
+@pytest.mark.parametrize("probability", [0.2, 0.5, 0.37])
+@pytest.mark.parametrize("kept", [layers._kept_by_bits, layers._kept_by_numbers])
+def test_both_ways_to_drop_keep_the_right_share(kept, probability):
+    """That of the processor and that of all other devices."""
+    torch.manual_seed(0)
+    share = kept(torch.ones(1000, 1000), probability).double().mean().item()
+    assert abs(share - (1 - probability)) < 4 * (probability * (1 - probability) / 1e6) ** 0.5
+
+
+def test_first_weights_do_not_depend_on_the_default_device():
+    nets = [SmallNet(6), SmallNet(6)]
+    init_weights(nets[0], 0.01, seed=2)
+    with torch.device("meta"):
+        init_weights(nets[1], 0.01, seed=2)
+    assert same_weights(*nets)

@@ -3,6 +3,8 @@ import json
 import os
 import re
 import shlex
+import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -11,13 +13,21 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from common import ROOT, Reached, everything_in, reached, same_weights, split_words
+from common import (
+    ROOT,
+    Reached,
+    everything_in,
+    random_net,
+    reached,
+    same_weights,
+    split_words,
+)
 
 import distillation
 import distillation_no_three
 import evaluate
 import train
-from support.checkpoints import load_checkpoint, load_model
+from support.checkpoints import load_checkpoint, load_model, save_model
 from support.reporting import Progress, in_units
 from training_params import LocalParams
 
@@ -250,9 +260,11 @@ class FakeWriter:
     close = flush
 
 
+FAKE_TENSORBOARD = SimpleNamespace(SummaryWriter=FakeWriter)
+
+
 def test_events_for_tensorboard_are_those_of_the_history(call, monkeypatch):
-    module = SimpleNamespace(SummaryWriter=FakeWriter)
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", FAKE_TENSORBOARD)
     call(train, SMALL.replace("--epochs 1", "--epochs 2"), "--output net.pt --log events --quiet")
     history = load_checkpoint("net.pt")["history"]
     assert (FakeWriter.last.folder, FakeWriter.last.first) == (os.path.join("events", "net"), 1)
@@ -356,3 +368,69 @@ def test_a_checkpoint_of_another_run_is_kept_under_another_name(call, capsys):
     call(train, SMALL, "--output net.pt --quiet --seed 1")
     assert Path("net.2.pt").read_text() == "notes"
     assert load_checkpoint("net.pt")["seed"] == 1
+
+
+def test_a_path_that_starts_with_the_home_folder_is_expanded(call, monkeypatch, teacher, tmp_path):
+    """The shell leaves the ~ of `--output=~/net.pt` as it is."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", FAKE_TENSORBOARD)
+    shutil.copy(teacher, tmp_path / "teacher.pt")
+    words = "--teacher=~/teacher.pt --hidden-units 5 --epochs 1 --log=~/events --quiet"
+    call(distillation, words, "--output=~/net.pt --results=~/lines.csv")
+    assert (tmp_path / "net.pt").exists() and (tmp_path / "lines.csv").exists()
+    assert FakeWriter.last.folder == str(tmp_path / "events" / "net")
+    call(evaluate, "~/net.pt")
+    assert not list(Path(".").iterdir())
+
+
+def test_quiet_is_the_result_alone(call, capfd, monkeypatch):
+    for name in ("MNIST", "FashionMNIST"):
+        save_model("teacher.pt", random_net(5), data_set={"name": name})
+        call(distillation, "--teacher teacher.pt --hidden-units 5 --epochs 1 --quiet")
+        out, err = capfd.readouterr()
+        lines = [line for line in out.splitlines() if "belonged to another run" not in line]
+        assert len(lines) == 1 + ("never left chance" in out) and err == ""
+        assert "errors on 1,000 images" in lines[0]
+
+
+def test_a_checkpoint_of_other_data_is_named_when_it_is_evaluated(call, capsys):
+    save_model("net.pt", random_net(5), data_set={"name": "FashionMNIST"})
+    call(evaluate, "net.pt")
+    assert re.search(r"net\.pt was trained on 'FashionMNIST'", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("words", ["--translate 1 2 net.pt", "net.pt --translate 1 2"])
+def test_numbers_and_checkpoints_are_told_apart(call, capsys, words):
+    save_model("net.pt", random_net(5))
+    call(evaluate, words, "--json")
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["file"] == "net.pt" and row["translated"].keys() == {"1", "2"}
+
+
+@pytest.mark.parametrize(
+    "words", ["--translate net.pt", "--translate 29", "--translate 1.5 net.pt"]
+)
+def test_distances_that_are_none_are_refused(stops, words):
+    save_model("net.pt", random_net(5))
+    stop = stops(evaluate, words)
+    assert (stop.status, len(stop.err.splitlines())) == (2, 1)
+    assert "--translate" in stop.err
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of other systems differ")
+def test_ctrl_c_while_torch_is_imported_is_not_a_traceback(tmp_path):
+    """A torch that takes its time; the signal comes while it is imported."""
+    (tmp_path / "torch.py").write_text(
+        "print('importing', flush=True)\nimport time\ntime.sleep(30)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, ROOT / "train.py", "--help"],
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "importing\n"
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    assert (process.returncode, err) == (130, "")

@@ -240,15 +240,7 @@ def test_a_file_of_results_with_a_cut_line_is_not_added_to(stops, call):
 
 def test_two_processes_share_the_runs_out(tmp_path):
     words = f"train.py {SMALL} --data sample --seed 0 1 2 --results {tmp_path}/lines.csv"
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    script = split_words(words.replace("train.py", str(ROOT / "train.py")))
-    done = subprocess.run(
-        [*command, "--standalone", *script],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
+    done = torchrun(words, tmp_path)
     assert done.returncode == 0, done.stderr
     lines = lines_of(tmp_path / "lines.csv")
     assert sorted(line["seed"] for line in lines) == ["0", "1", "2"]
@@ -271,3 +263,68 @@ def test_a_sweep_that_is_stopped_says_how_to_go_on(stops, monkeypatch):
     assert "What is done is in lines.csv: rerun the command to continue." in stop.out
     assert "Nothing was kept" not in stop.out
     assert len(lines_of("lines.csv")) == 1
+
+
+def test_a_line_that_is_missing_is_written_from_the_finished_checkpoint(call, batches):
+    words = "--seed 0 1 --results lines.csv"
+    call(train, SMALL, words)
+    whole = Path("lines.csv").read_text()
+    before = everything_in(Path("runs"))
+    Path("lines.csv").write_text("".join(whole.splitlines(keepends=True)[:-1]))
+    batches.clear()
+    call(train, SMALL, words)
+    assert Path("lines.csv").read_text() == whole
+    assert everything_in(Path("runs")) == before
+    assert not batches
+
+
+def test_the_line_of_a_student_without_threes_is_written_from_its_checkpoint(
+    call, teacher, batches
+):
+    words = f"--teacher {teacher} --hidden-units 20 {QUICK} --results lines.csv"
+    call(distillation_no_three, words)
+    whole = Path("lines.csv").read_text()
+    Path("lines.csv").unlink()
+    batches.clear()
+    call(distillation_no_three, words)
+    assert Path("lines.csv").read_text() == whole
+    assert not batches
+
+
+def test_a_checkpoint_of_other_settings_gives_no_line(call, batches):
+    call(train, SMALL, "--seed 0 --results lines.csv")
+    Path("lines.csv").unlink()
+    batches.clear()
+    call(train, SMALL, "--seed 0 --results lines.csv --learning-rate 0.02")
+    assert batches
+    assert lines_of("lines.csv")[0]["learning_rate"] == "0.02"
+    assert Path("runs/small_model_5_seed_0.1.pt").exists()
+
+
+@pytest.mark.parametrize("results", ["", "--results lines.csv"])
+def test_a_run_that_fails_has_status_1_in_a_sweep_as_alone(stops, results):
+    wild = "--init-std 10 --max-squared-length 0 --learning-rate 1e6 --hidden-units 20 --epochs 2"
+    stop = stops(train, wild, "--quiet", results)
+    assert (stop.status, len(stop.err.splitlines())) == (1, 1)
+    again = stops(train, wild, "--quiet", results)
+    assert again.status == 1  # also when its line is there already
+
+
+def torchrun(words, cwd):
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    script, *rest = split_words(words)
+    return subprocess.run(
+        [*command, "--standalone", str(ROOT / script), *rest],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+
+
+def test_a_single_run_is_done_by_the_first_process(tmp_path):
+    done = torchrun(f"train.py {SMALL} --data sample --output net.pt", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("errors on 1,000 images") == 1
+    assert load_model(tmp_path / "net.pt")
+    assert sorted(path.name for path in tmp_path.glob("net*")) == ["net.pt", "net.pt.csv"]

@@ -1,3 +1,4 @@
+import contextlib
 import fcntl
 import io
 import json
@@ -748,3 +749,109 @@ def test_a_resume_point_with_another_history_is_refused(stops, call, monkeypatch
     stop = stops(train_script, words, "--resume")
     assert (stop.status, len(stop.err.splitlines())) == (2, 1)
     assert "net.pt.resume" in stop.err
+
+
+# From Python
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_global_generator_is_given_back_as_it_was(some_digits, fails):
+    params = some_params(**DROPOUT)
+    net = first_net(params)
+    loss = (lambda logits, _: logits.mean() * float("nan")) if fails else hard_loss
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    with pytest.raises(TrainingFailed) if fails else contextlib.nullcontext():
+        train(net, some_digits, params, seed=5, loss=loss)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_the_weights_do_not_depend_on_the_global_generator(some_digits):
+    nets = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        nets.append(trained(some_params(**DROPOUT), some_digits, seed=5)[0])
+    assert same_weights(*nets)
+
+
+def test_the_default_device_of_the_user_changes_nothing(some_digits):
+    params = some_params(**DROPOUT)
+    usual, _ = trained(params, some_digits, seed=np.int64(3))
+    net = first_net(params, 3)
+    torch.set_default_device("meta")
+    try:
+        init_weights(net, 0.05, 3)
+        train(net, some_digits, params, seed=3, test_set=some_digits)
+    finally:
+        torch.set_default_device(None)
+    assert same_weights(usual, net)
+
+
+@pytest.mark.parametrize("wrap", [torch.nn.DataParallel, lambda net: torch.nn.Sequential(net)])
+def test_a_wrapped_net_is_trained_as_the_net_inside(some_digits, wrap):
+    params = some_params(optimizer="sgd", learning_rate=0.1)
+    plain, inside = first_net(params), first_net(params)
+    train(plain, some_digits, params)
+    train(wrap(inside), some_digits, params)
+    assert same_weights(plain, inside)
+
+
+def test_the_constraint_acts_on_a_wrapped_net_too(some_digits):
+    params = some_params(max_squared_length=0.01)
+    net = first_net(params)
+    train(torch.nn.DataParallel(net), some_digits, params)
+    lengths = (net.hidden1.weight**2).sum(1)
+    assert lengths.max() < 0.0101
+    with pytest.raises(UserError, match="max_squared_length"):
+        train(torch.nn.Linear(784, 10), some_digits, params)
+
+
+@pytest.mark.parametrize(
+    "form", [dict, lambda fields: type("Mine", (), fields)], ids=["dict", "class"]
+)
+def test_hyperparameters_may_come_in_any_form_but_not_misspelt(some_digits, form):
+    fields = vars(some_params(epochs=1))
+    assert len(train(first_net(some_params()), some_digits, form(fields))) == 1
+    for wrong in ({"learning_rat": 9}, {"epochs": 0}):
+        with pytest.raises(UserError, match=next(iter(wrong))):
+            train(first_net(some_params()), some_digits, form(fields | wrong))
+
+
+@pytest.mark.parametrize("seed", [1.5, "one", None, [1.5]])
+def test_a_seed_that_is_not_a_whole_number_is_refused(some_digits, seed):
+    with pytest.raises(UserError, match="seed"):
+        train(first_net(some_params()), some_digits, some_params(), seed=seed)
+
+
+def test_a_momentum_that_starts_at_0_keeps_the_last_step_for_the_next():
+    """dw(t) = p(t) dw(t-1) - ..., with dw(t-1) that of a step whose own p was 0."""
+    module = torch.nn.Linear(1, 1, bias=False)
+    params = some_params(optimizer="sgd", momentum_start=0.0)
+    optimizer = make_optimizer(module, params)
+    w, dw = module.weight.item(), 0.0
+    for rate, momentum in ((0.5, 0.0), (0.4, 0.0), (0.3, 0.6), (0.2, 0.9)):
+        factor = set_schedule(optimizer, rate, momentum)
+        ((module.weight**2).sum() / 2 * factor).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        dw = momentum * dw - (1 - momentum) * rate * w
+        w += dw
+        assert module.weight.item() == pytest.approx(w, rel=1e-4, abs=1e-7)
+
+
+def test_a_resume_point_of_a_machine_with_gpus_can_be_continued_here(tmp_path, some_digits):
+    """Of older form, with a list of generators, and of the present one."""
+    params = some_params(**DROPOUT)
+    whole, _ = trained(params, some_digits)
+    for states in ([torch.zeros(16, dtype=torch.uint8)] * 8, torch.zeros(16, dtype=torch.uint8)):
+        path = tmp_path / "net.pt.resume"
+        with pytest.raises(KeyboardInterrupt):
+            point = ResumePoint(path, {})
+            trained(params, some_digits, resume_point=point, progress=Stopping(1))
+        content = read_dict(path)
+        content["random"]["cuda"] = states
+        write_dict(path, content)
+        point = ResumePoint(path, {})
+        point.load()
+        assert same_weights(whole, trained(params, some_digits, resume_point=point)[0])
