@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,11 +17,13 @@ from torch import Tensor
 from support.errors import UserError
 from support.files import sha256
 from support.mnist_files import SHA256, FilesMissing, read_mnist
+from support.seeds import as_seeds
 
 HERE = Path(__file__).parent
 SAMPLE = HERE / "data" / "sample-5000.npz"
 SAMPLE_SHA256 = "ec56671eedea578fe38198d455616f721540adb79079f21462763a80602814a0"
 CHUNK = 50  # minibatches gathered at once
+VALIDATION = " validation"  # end of the name of data of which a part is held out
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Digits:
 
     images: Tensor  # uint8 (N, 28, 28); in a minibatch float32 (N, 784) in [0, 1]
     labels: Tensor  # int64 (N,)
-    indices: Tensor  # int64 (N,): the place of each case in its file, to tell it by anywhere
+    indices: Tensor  # int64 (N,): position in its file: tells an image after shuffling
     teacher_logits: Tensor | None = None  # float32 (N, 10)
 
     def __getitem__(self, cases: Tensor | slice) -> "Digits":
@@ -51,11 +53,16 @@ class Digits:
 
 
 class Mnist(NamedTuple):
-    """A training set, what the errors are counted on, and their name as checkpoints record it."""
+    """A training set, the set on which errors are counted, and their name in checkpoints."""
 
     training: Digits
     test: Digits
-    name: str  # "MNIST", "MNIST validation" or "sample"
+    name: str  # "MNIST" or "sample", or that + " validation"
+
+    @property
+    def held_out(self) -> bool:
+        """Whether the errors are counted on held-out training images."""
+        return self.name.endswith(VALIDATION)
 
 
 def as_digits(images: Tensor, labels: Tensor) -> Digits:
@@ -82,12 +89,12 @@ def load_mnist(data_dir: str | Path | None = None, source: str = "auto") -> Mnis
     """MNIST from `data_dir` (else $MNIST_DIR, else data/), downloaded where it is missing.
 
     The folder is one with the four files, gzipped or not, or with MNIST/raw. `source` is "mnist",
-    "sample" (5,000 bundled training digits: 4,000 to train, 1,000 to test) or "auto": MNIST, and
-    the sample where no folder was named and there is no network either. Raises UserError for a
-    file that is not the canonical one, or when MNIST cannot be had.
+    "sample" (5,000 bundled training digits: 4,000 to train, 1,000 to test) or "auto": MNIST or, if
+    it cannot be had and no folder was named, the sample. Raises UserError for a file that is not
+    the canonical one, or when MNIST cannot be had.
     """
     if source not in ("mnist", "sample", "auto"):
-        raise UserError(f"there is no source {source!r} of data: mnist, sample or auto")
+        raise UserError(f"the source of data is {source!r}; it must be mnist, sample or auto")
     if source == "sample":
         return _load_sample()
     named = data_dir or os.environ.get("MNIST_DIR")
@@ -96,7 +103,7 @@ def load_mnist(data_dir: str | Path | None = None, source: str = "auto") -> Mnis
     except FilesMissing as error:
         if named or source == "mnist":
             raise
-        print(error, file=sys.stderr)
+        print(f"{error}; the bundled sample is used instead", file=sys.stderr)
         return _load_sample()
     train_images, train_labels, test_images, test_labels = map(files.get, SHA256)
     training, test = _digits(train_images, train_labels), _digits(test_images, test_labels)
@@ -121,22 +128,22 @@ def _load_sample() -> Mnist:
     return Mnist(digits[:4000], digits[4000:], name="sample")
 
 
-def hold_out(mnist: Mnist, cases: int = 10_000) -> Mnist:
-    """Hold out the last `cases` of the training set to choose by; the test set is not touched.
+def hold_out(mnist: Mnist) -> Mnist:
+    """Hold out the last 10,000 training images to choose by; the test set is not touched.
 
     Of the sample, a fifth. Raises UserError if nothing would be left to train on.
     """
-    cases = min(cases, len(mnist.training) // 5)
+    cases = min(10_000, len(mnist.training) // 5)
     if cases == 0:
-        raise UserError(f"a training set of {len(mnist.training)} cases is too small to split")
+        raise UserError(f"a training set of {len(mnist.training)} images is too small to split")
     training, held_out = mnist.training[:-cases], mnist.training[-cases:]
-    return Mnist(training, held_out, f"{mnist.name} validation")
+    return Mnist(training, held_out, mnist.name + VALIDATION)
 
 
 def filter_by_class(
     digits: Digits, keep: Sequence[int] | None = None, omit: Sequence[int] | None = None
 ) -> Digits:
-    """The cases whose digit is in `keep`, or is not in `omit`; exactly one of them is given.
+    """The images whose digit is in `keep`, or is not in `omit`; exactly one of them is given.
 
     Raises UserError for both, neither, something that is not a digit, or if no case is left.
     """
@@ -152,7 +159,7 @@ def filter_by_class(
     mask = torch.isin(digits.labels, torch.tensor(listed, device=digits.labels.device))
     chosen = digits[mask if omit is None else ~mask]
     if len(chosen) == 0:
-        raise UserError(f"no case is left after keeping {keep} / omitting {omit}")
+        raise UserError(f"no image is left after keeping {keep} / omitting {omit}")
     return chosen
 
 
@@ -224,7 +231,7 @@ def translate(images: Tensor, down: int, right: int) -> Tensor:
 def get_dataloader(
     digits: Digits, batch_size: int, seed: int | Sequence[int] = 0, jitter: int = 0
 ) -> Loader:
-    """Minibatches of `digits` in an order of their own seeded generator; jitter in pixels.
+    """Minibatches of `digits`, shuffled by a generator of their own; `jitter` is in pixels.
 
     Several seeds give batches with a leading axis, one order for each. Raises UserError if a batch
     is larger than the data set.
@@ -234,15 +241,3 @@ def get_dataloader(
     seeds, stacked = as_seeds(seed)
     generators = [torch.Generator("cpu").manual_seed(one) for one in seeds]
     return Loader(digits, batch_size, generators, jitter, stacked)
-
-
-def as_seeds(seed: Any) -> tuple[list[int], bool]:
-    """The seed, or all of several, and whether there are several. Any whole numbers are taken."""
-    try:
-        return [operator.index(seed)], False
-    except TypeError:
-        pass
-    try:
-        return [operator.index(one) for one in seed], True
-    except TypeError:
-        raise UserError(f"a seed is a whole number, or several, not {seed!r}") from None

@@ -8,6 +8,7 @@ The last line, after two minutes on two processor cores:
 784-1200-1200-10, at a temperature of 20, on training images that were not translated.
 """
 
+import argparse
 import itertools
 from collections.abc import Sequence
 from dataclasses import replace
@@ -26,10 +27,12 @@ from layers import SmallNet, StackedNet, init_weights
 from support.command_line import Parser, chosen_params, distillation_flags
 from support.errors import UserError
 from support.hyperparameters import checked_params
-from support.machine import set_up
-from support.reporting import RESULT_COLUMNS, columns_of, versions
+from support.records import RESULT_COLUMNS, columns_of, result_columns, versions
+from support.runs import Run, plan
 from support.script import run_script
-from support.sweep import Job, Run, plan, sweep
+from support.seeds import as_seeds
+from support.setup import set_up
+from support.sweep import Job, sweep
 from support.teacher import (
     check_logits,
     check_shape,
@@ -62,15 +65,17 @@ def distillation_loss(temperature: float | Tensor, hard_weight: float) -> Loss:
 
     soft is the cross entropy with the soft targets, both at T, less the entropy of the targets: a
     constant without which it falls to 0. hard is the cross entropy with the correct labels at
-    T = 1. Both are averaged over the images of the minibatch, and over nothing else. Soft-target
-    gradients scale as 1/T^2, so the factor T^2 keeps the two in proportion, and the meaning of the
-    learning rate, whatever T is. The loss takes logits (B, 10) to (); those of a stack of S
+    T = 1. Both are averaged over the images of the minibatch, and over nothing else. The factor T^2
+    makes up for soft-target gradients that scale as 1/T^2: the balance of the two and the learning
+    rate keep their meaning at every T. The loss takes logits (B, 10) to (); those of a stack of S
     students, (S, B, 10), with T of shape (S, 1, 1), to (S,), from soft targets alone.
-    Raises UserError for a temperature that is not above 0 and a weight outside 0 to 1.
+    Raises UserError for a temperature that is not above 0 and an impossible weight.
     """
-    if not 0 <= hard_weight <= 1 or not (torch.as_tensor(temperature) > 0).all():
+    is_stack = isinstance(temperature, Tensor) and temperature.dim() == 3
+    each = temperature if is_stack else torch.tensor(float(temperature), device="cpu")
+    if not 0 <= hard_weight <= (0 if is_stack else 1) or not (each > 0).all():
         raise UserError(f"no loss for temperature {temperature}, hard_weight {hard_weight}")
-    scale = torch.as_tensor(temperature).square().flatten().squeeze()
+    scale = each.square().flatten().squeeze()
 
     def loss(logits: Tensor, batch: Digits) -> Tensor:
         teacher_logits, classes = batch.teacher_logits, -1
@@ -95,9 +100,8 @@ def distill(
     """Train `student` in place on the soft targets of `teacher`; returns the history.
 
     `params` has the fields of a `Distilled` class of training_params.py, or is one; `options` are
-    the keyword arguments of `train`. Raises UserError for a teacher or student that does not take
-    pixels or return logits as `with_logits` says, and for jitter, under which the logits would not
-    be those of the images.
+    the keyword arguments of `train`. Raises UserError for a net that does not take or return what
+    `with_logits` says, and for jitter, under which the logits would not be those of the images.
     """
     params = checked_params(params, "Distilled")
     with taking_pixels("student"):
@@ -121,6 +125,16 @@ def with_logits(transfer_set: Digits, teacher: nn.Module) -> Digits:
     return replace(transfer_set, teacher_logits=logits)
 
 
+def load_transfer_set(
+    args: argparse.Namespace, runs: Sequence[Run], mnist: Mnist, digits: Digits
+) -> tuple[Digits, dict[str, Any]]:
+    """The digits that the student sees, with logits; and what is recorded of their teacher."""
+    model, teacher = load_teacher(args, runs, mnist)
+    transfer_set = with_logits(digits, model.to(digits.labels.device))
+    report_teacher(args, transfer_set)
+    return transfer_set, teacher
+
+
 def distill_together(
     temperatures: Sequence[float],
     seeds: Sequence[int],
@@ -131,9 +145,10 @@ def distill_together(
 ) -> dict[tuple[float, int], SmallNet]:
     """Distil a student for every temperature with every seed, all at once; by (T, seed).
 
-    Each gets the weights that `init_weights` and `distill` alone would give it, but for rounding.
-    Worth it for small students, of 30 units say; `params` and `options` are those of `distill`,
-    less temperature and seed. Raises UserError for regularisation and for a weight on the labels.
+    Each gets the weights that `init_weights` and `distill` alone would give it, but for rounding,
+    and is on the processor. Worth it for small students, of 30 units say; `params` and `options`
+    are those of `distill`, less temperature and seed. Raises UserError for regularisation and for
+    a weight on the labels.
     """
     transfer_set = with_logits(transfer_set, teacher)
     warn_of_teacher(transfer_set)
@@ -147,16 +162,17 @@ def train_together(
     params: Any,
     **options: Any,
 ) -> dict[tuple[float, int], SmallNet]:
-    """As `distill_together`, on a transfer set `with_logits`."""
+    """As `distill_together`, on a transfer set `with_logits`. Raises UserError."""
     params = checked_params(params, "Distilled")
     if any(getattr(params, name) for name in NOT_STACKED):
         raise UserError(f"students distilled together take no {', '.join(NOT_STACKED)}")
-    temperatures, seeds = [float(t) for t in temperatures], [int(seed) for seed in seeds]
+    temperatures, (seeds, _) = [float(t) for t in temperatures], as_seeds(list(seeds))
     if any(not values or len({*values}) < len(values) for values in (seeds, temperatures)):
         raise UserError("students distilled together need temperatures and seeds, each only once")
     students = {}
     for seed, temperature in itertools.product(seeds, temperatures):
-        student = SmallNet(params.hidden_units)
+        with torch.device("cpu"):
+            student = SmallNet(params.hidden_units)
         init_weights(student, params.init_std, seed)
         students[temperature, seed] = student
     device = transfer_set.labels.device
@@ -170,16 +186,16 @@ def train_together(
 def run_distillation(
     planned: Run, mnist: Mnist, transfer_set: Digits, teacher: dict[str, Any]
 ) -> dict[str, Any]:
-    """Distil on a transfer set `with_logits` of `teacher`, save the student; its checkpoint."""
+    """Distil on a transfer set `with_logits`, save the student; returns its checkpoint."""
     params = planned.params
     student = SmallNet(params.hidden_units, params.dropout_visible, params.dropout_hidden)
     loss = distillation_loss(params.temperature, params.hard_weight)
-    device = transfer_set.labels.device
-    return run(planned, student.to(device), mnist, transfer_set, loss, teacher)
+    student = student.to(transfer_set.labels.device)
+    return run(planned, student, mnist, transfer_set, loss, teacher)
 
 
 def group_small(runs: Sequence[Run]) -> list[Job]:
-    """Runs of small students that differ in temperature and seed alone together, others alone.
+    """Group runs of small students that differ only in temperature and seed; others are alone.
 
     For `train_together`: in a job there is each of its temperatures with each of its seeds.
     """
@@ -205,10 +221,9 @@ def run_together(job: Job, mnist: Mnist, transfer_set: Digits) -> list[dict[str,
     results = []
     for params, seed, *_ in job:
         result = measure(students[params.temperature, seed], mnist.test.to("cpu"))
-        record = {"result": result, "history": [{"loss": ""}], "versions": versions()}
         of = f"{params.hidden_units} units, T = {params.temperature:g}, seed {seed}"
         tqdm.write(f"{of}: {result['errors']} errors on {result['cases']:,} images, not saved")
-        results.append(columns_of(record))
+        results.append(result_columns(result, None, versions()))
     return results
 
 
@@ -218,10 +233,8 @@ def main() -> None:
     args = parser.parse_args()
     name = "distilled_model_{hidden_units}_{temperature:g}"
     runs = plan(args, chosen_params(args, "Distilled"), name)
-    mnist, device = set_up(args)
-    model, teacher = load_teacher(args, runs, mnist)
-    transfer_set = with_logits(mnist.training, model.to(device))
-    report_teacher(args, transfer_set)
+    mnist, _ = set_up(args)
+    transfer_set, teacher = load_transfer_set(args, runs, mnist, mnist.training)
 
     def work(job: Job) -> list[dict[str, Any]]:
         if len(job) > 1:

@@ -1,9 +1,9 @@
 """Errors of checkpoints on the test set: `python evaluate.py [CHECKPOINT ...]`.
 
-Prints a line for each, by default for those in models/, within half a minute:
+Prints a line for each, by default for those in models/, in ten seconds:
 
-    file                      architecture                     weights     T  errors  paper ...
-    cumbersome_model_1200.pt  CumbersomeNet 784-1200-1200-10  2,395,210           68     67 ...
+    file                             architecture                     weights  T  errors  paper ...
+    models/cumbersome_model_1200.pt  CumbersomeNet 784-1200-1200-10  2,395,210         68     67 ...
 
 `--translate 1 2 3` counts the errors on test images moved by so many pixels, too. The functions
 `logits_of`, `count_errors` and `measure` do the same for any net in Python.
@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from dataset import Digits, Mnist, load_mnist, pixels, translate
-from support.checkpoints import MODELS, load_checkpoint, model_from, other_data
+from support.checkpoints import MODELS, load_checkpoint, model_from, note_on_data
 from support.command_line import Parser, data_flags, user_path
 from support.errors import UserError
 from support.files import read_file, sha256
@@ -87,8 +87,8 @@ def translated_errors(model: nn.Module, digits: Digits, distance: int) -> float:
 def evaluate(path: Path, mnist: Mnist, distances: Sequence[int] = ()) -> dict[str, Any]:
     """A row of the table: what the checkpoint at `path` is and its errors, counted now."""
     checkpoint = load_checkpoint(path)
-    if other := other_data(checkpoint):
-        print(f"{path} was trained on {other}, not on MNIST.", file=sys.stderr)
+    if note := note_on_data(path, checkpoint):
+        print(note, file=sys.stderr)
     model, units = model_from(checkpoint), checkpoint["hidden_units"]
     parameters = checkpoint.get("parameters", {})
     return {
@@ -137,7 +137,7 @@ def verify(row: dict[str, Any]) -> list[str]:
     checkpoint = load_checkpoint(path)
     recorded, name = checkpoint.get("result", {}), checkpoint.get("data_set", {}).get("name")
     if name not in (None, row["data_set"]):
-        return [f"its errors are of {reprlib.repr(name)}, not of {row['data_set']!r}"]
+        return [f"its recorded errors are on {reprlib.repr(name)}, not on {row['data_set']}"]
     found = [
         f"{name} {row[name]}, recorded {reprlib.repr(recorded.get(name))}"
         for name in ("errors", "errors_per_digit", "cases")
@@ -166,14 +166,14 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("checkpoints", nargs="*", type=user_path, metavar="CHECKPOINT")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print the rows as JSON")
-    verify = "compare with the recorded errors and SHA256SUMS"
-    form.add_argument("--verify", action="store_true", help=verify)
-    translate = "also count errors on images moved by so many pixels"
-    parser.add_argument("--translate", nargs="+", default=[], metavar="PIXELS", help=translate)
+    compare = "compare with the recorded errors and SHA256SUMS"
+    form.add_argument("--verify", action="store_true", help=compare)
+    moved = "also count errors on images moved by so many pixels"
+    parser.add_argument("--translate", nargs="+", default=[], metavar="PIXELS", help=moved)
     data_flags(parser)
     args = parser.parse_args()
     if args.verify and args.translate:
-        raise UserError("--verify is of the images as they are: give it without --translate")
+        raise UserError("--verify compares errors on unmoved images: leave out --translate")
     # A checkpoint may stand behind the numbers: argparse takes it for one of them.
     words, args.translate = args.translate, []
     for word in words:
@@ -190,7 +190,7 @@ def published() -> list[Path]:
     """The checkpoints in models/. Raises UserError if there are none."""
     paths = sorted(MODELS.glob("*.pt"))
     if not paths:
-        raise UserError("there is no checkpoint in models/: name one, or train one with train.py")
+        raise UserError("there are no checkpoints in models/: name one, or train one with train.py")
     with suppress(ValueError):  # on another drive of Windows there is no relative path
         paths = [Path(os.path.relpath(path)) for path in paths]
     return paths
@@ -207,7 +207,7 @@ def main() -> None:
         return
     if args.verify:
         sys.exit(0 if print_verdicts(rows) else 1)
-    print(f"Errors on {len(mnist.test):,} test images of {mnist.name}; the paper: [KD] s.3")
+    print(f"Errors on {len(mnist.test):,} test images of {mnist.name}, beside those of [KD] s.3")
     if mnist.name == "sample":
         print("They are of MNIST's training images: a net trained on MNIST has seen them.")
     print_table(rows)

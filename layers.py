@@ -2,14 +2,15 @@
 
 A file to copy into another project: it needs nothing but PyTorch.
 
-    cumbersome  784-1200-1200-10  2,395,210 weights and biases, with dropout and constraint of [DO]
-    small       784-800-800-10    1,276,810, without
+    cumbersome  784-1200-1200-10  2,395,210 weights and biases, trained as in [DO]
+    small       784-800-800-10    1,276,810, without regularisation
 
 [KD] Hinton, Vinyals & Dean, Distilling the Knowledge in a Neural Network, arXiv 1503.02531
 [DO] Hinton et al., Improving neural networks by preventing co-adaptation of feature detectors,
      arXiv 1207.0580, appendix A
 """
 
+import operator
 from collections.abc import Sequence
 
 import torch
@@ -21,21 +22,21 @@ LAYERS = ("hidden1", "hidden2", "output")
 
 
 def drop(units: Tensor, probability: float) -> Tensor:
-    """Zero each element with `probability`, the others unchanged: dropout in its original form.
+    """Zero each element with `probability` and leave the others as they are: the original dropout.
 
     Unlike nn.Dropout the rest is *not* divided by the keep probability ([DO]); at test time the
     outgoing weights are multiplied by it instead. Random bits come from PyTorch's global generator.
     """
-    kept = _kept_by_bits if units.device.type == "cpu" else _kept_by_numbers
-    return units * kept(units, probability)
+    mask = _mask_from_bits if units.device.type == "cpu" else _mask_from_floats
+    return units * mask(units, probability)
 
 
-def _kept_by_numbers(units: Tensor, probability: float) -> Tensor:
+def _mask_from_floats(units: Tensor, probability: float) -> Tensor:
     """Which units are kept, on any device: a uniform number for each."""
     return torch.rand(units.shape, device=units.device) >= probability
 
 
-def _kept_by_bits(units: Tensor, probability: float) -> Tensor:
+def _mask_from_bits(units: Tensor, probability: float) -> Tensor:
     """Ones for units that are kept, on the processor: 16 random bits for each (8 for one half).
 
     The probability is exact to 2^-16, in a tenth of the time of `bernoulli_`, which takes as long
@@ -53,7 +54,7 @@ def _kept_by_bits(units: Tensor, probability: float) -> Tensor:
 
 
 class DroppedLinear(nn.Linear):
-    """A linear layer whose inputs are dropped in training; else it scales its weights ([DO])."""
+    """A linear layer with dropout on its inputs; in eval mode it scales its weights ([DO])."""
 
     def __init__(self, inputs: int, outputs: int, dropout: float):
         super().__init__(inputs, outputs)
@@ -66,7 +67,7 @@ class DroppedLinear(nn.Linear):
 
 
 def linear(inputs: int, outputs: int, dropout: float) -> nn.Linear:
-    """Without dropout a layer that any tool knows: a plain nn.Linear."""
+    """A linear layer; without dropout a plain nn.Linear, which every tool knows."""
     return DroppedLinear(inputs, outputs, dropout) if dropout else nn.Linear(inputs, outputs)
 
 
@@ -90,7 +91,7 @@ class RectifierNet(nn.Module):
 
     @torch.no_grad()
     def constrain(self, max_squared_length: float) -> None:
-        """Scale down the incoming weights of each hidden unit whose squared length exceeds it.
+        """Scale down the incoming weights of hidden units whose squared length exceeds the maximum.
 
         [DO] app. A. All units of a layer at once; shorter weight vectors are not touched.
         """
@@ -123,7 +124,7 @@ def init_weights(model: RectifierNet, std: float, seed: int = 0) -> None:
 
     The numbers depend on `seed` alone: they are drawn on the CPU whatever the model's device.
     """
-    generator = torch.Generator("cpu").manual_seed(int(seed))
+    generator = torch.Generator("cpu").manual_seed(operator.index(seed))
     for layer in (model.hidden1, model.hidden2, model.output):
         drawn = torch.empty(layer.weight.shape, device="cpu").normal_(std=std, generator=generator)
         layer.weight.copy_(drawn)
@@ -136,7 +137,8 @@ def scale_weights(model: RectifierNet) -> RectifierNet:
 
     A plain net of three linear layers that gives the same logits as `model` in eval mode.
     """
-    scaled = type(model)(model.hidden_units, dropout_visible=0.0, dropout_hidden=0.0).cpu()
+    with torch.device("cpu"):
+        scaled = type(model)(model.hidden_units, dropout_visible=0.0, dropout_hidden=0.0)
     state = {name: value.detach().float().cpu() for name, value in model.state_dict().items()}
     shares = (model.dropout_visible, model.dropout_hidden, model.dropout_hidden)
     for layer, dropout in zip(LAYERS, shares, strict=True):
@@ -148,8 +150,9 @@ def scale_weights(model: RectifierNet) -> RectifierNet:
 class StackedNet(nn.Module):
     """S nets without dropout and of one shape, trained together: batched products, one update each.
 
-    Alone a net of 30 units is all overhead. `nets` come in G = `orders` groups of equal size; the
-    nets of a group see the same minibatches, so that their first layers are one product.
+    Trained alone, a net of 30 units spends nearly all its time on overhead. `nets` come in G =
+    `orders` groups of equal size; the nets of a group see the same minibatches, so that their first
+    layers are one product.
     Raises ValueError for nets with dropout.
     """
 
@@ -168,7 +171,7 @@ class StackedNet(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         """Logits (S, N, 10) of pixels (N, 784), or of (G, N, 784): for each group its own.
 
-        Inside, units come before cases: so no product, nor its gradient, has to be transposed.
+        Inside, units come before images, so that no product or gradient has to be transposed.
         """
         first = self.weights[0].view(self.orders, -1, PIXELS)  # a group's first layers in one
         sums = (first @ pixels.mT).view(len(self.weights[0]), self.hidden_units, -1)

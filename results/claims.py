@@ -11,7 +11,8 @@ from support.errors import UserError
 from support.paper import PAPER, PAPER_SHIFTS, in_brackets
 
 STUDENTS = {800: 20, 300: 8}  # units and temperature of those that missed digits: two guesses
-SHIFT_OF_3, SHIFT_OF_7_AND_8 = (shift for shift, *_ in PAPER_SHIFTS.values())  # [KD]'s
+SHIFT_OF_3, *_ = PAPER_SHIFTS["omit", (3,)]  # [KD]'s
+SHIFT_OF_7_AND_8, *_ = PAPER_SHIFTS["keep", (7, 8)]
 TRAIN = "python train.py --precision bf16"
 TRAIN_SMALL = "python train.py --model small"
 DISTIL = "python distillation.py"

@@ -116,7 +116,7 @@ def _draw_shifts(
         errors, _ = errors_at(cases, labels, group, shift)
         label = f"{name} ({shift:+.1f}): {errors:,}"
         axes.axvline(shift, color=colour, ls=line, lw=1.2, label=label)
-    as_learned = total[np.abs(range_of_shifts).argmin()]
+    as_learned = errors_at(cases, labels, group, 0.0)[0]
     axes.set_ylim(0, 2.2 * as_learned)
     axes.set_xlabel(f"added to the bias of {classes}")
 

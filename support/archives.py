@@ -59,7 +59,7 @@ def _check_archive(path: str | Path) -> None:
 
 
 def _check_pickle(pickled: bytes) -> None:
-    """Raise UnpicklingError for what no checkpoint needs, though torch.load would carry it out.
+    """Raise UnpicklingError for what no checkpoint needs, but torch.load would execute.
 
     That is bytearrays of any size, and tuples that hold one and the same tuple twice, and so on:
     as the key of a dict they are hashed for ever.

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dataset import VALIDATION
 from layers import LAYERS, CumbersomeNet, RectifierNet, SmallNet, scale_weights
 from support.archives import as_plain, is_plain, read_dict, write_dict
 from support.errors import UserError
@@ -29,15 +30,15 @@ def save_model(path: str | Path, model: nn.Module, **record: Any) -> None:
     if not isinstance(model, RectifierNet) or type(model).__name__ not in ARCHITECTURES:
         nets = " or a ".join(ARCHITECTURES)
         raise UserError(f"{path} was not written: a {type(model).__name__} is not a {nets}")
-    problem = _problem_of_keys(model.state_dict())
+    if problem := _problem_of_keys(model.state_dict()):
+        raise UserError(f"{path} was not written: {problem}")
     checkpoint = {name: as_plain(value) for name, value in record.items()} | {
         "format_version": FORMAT_VERSION,
         "architecture": type(model).__name__,
         "hidden_units": int(model.hidden_units),
-        "state_dict": {} if problem else dict(scale_weights(model).state_dict()),
+        "state_dict": dict(scale_weights(model).state_dict()),
     }
-    problem = problem or _problem(checkpoint)
-    if problem:
+    if problem := _problem(checkpoint):
         raise UserError(f"{path} was not written: {problem}")
     write_dict(path, checkpoint)
 
@@ -58,16 +59,18 @@ def load_model(path: str | Path) -> RectifierNet:
 def model_from(checkpoint: dict[str, Any]) -> RectifierNet:
     """The net of a dict that `load_checkpoint` returned, on the CPU, in eval mode."""
     cls = ARCHITECTURES[checkpoint["architecture"]]
-    model = cls(checkpoint["hidden_units"], dropout_visible=0.0, dropout_hidden=0.0)
+    with torch.device("cpu"):  # whatever the default device of the user
+        model = cls(checkpoint["hidden_units"], dropout_visible=0.0, dropout_hidden=0.0)
     model.load_state_dict(checkpoint["state_dict"])
     return model.eval()
 
 
-def other_data(checkpoint: dict[str, Any]) -> str | None:
-    """The name of what its net learned from, if it is recorded and is not MNIST."""
+def note_on_data(path: Path, checkpoint: dict[str, Any]) -> str | None:
+    """A sentence if its net is recorded to have learned from something else than MNIST."""
     name = checkpoint.get("data_set", {}).get("name", "MNIST")
-    is_mnist = name in [f"{d}{part}" for d in ("MNIST", "sample") for part in ("", " validation")]
-    return None if is_mnist else reprlib.repr(name)
+    if name in [f"{data}{part}" for data in ("MNIST", "sample") for part in ("", VALIDATION)]:
+        return None
+    return f"{path} was trained on {reprlib.repr(name)}, not on MNIST."
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -106,7 +109,7 @@ def _problem_of_record(record: dict[str, Any]) -> str | None:
     if any(isinstance(value, dict | list | tuple) for value in parameters):
         return "its parameters are not numbers and words"
     if not is_plain(record):
-        return "beside the state_dict it holds something else than plain values"
+        return "apart from the state_dict it holds values that are not plain"
     return None
 
 
@@ -139,4 +142,4 @@ def _problem_of_state(state: Any, units: int) -> str | None:
 def _is_ordinary(value: Any) -> bool:
     if not isinstance(value, Tensor) or value.layout is not torch.strided or value.is_meta:
         return False
-    return value.is_contiguous()  # else a small file may hold a large net, of one number
+    return value.is_contiguous()  # else a small file could expand into a huge tensor

@@ -102,15 +102,15 @@ def training_flags(parser: Parser) -> None:
     """Add the flags that every training script has beside its hyperparameters."""
     add = parser.add_argument_group("the run").add_argument
     add("--params", choices=("local", "paper"), default="local", help="class of defaults [local]")
-    seeds = "of the first weights, the order of the images, jitter and dropout [0]"
+    seeds = "seed of the initial weights, the order of the images, jitter and dropout [0]"
     add("--seed", type=flag_type(SEED), nargs="+", default=[0], help=seeds)
     output = "the checkpoint to write [under runs/]"
     add("--output", type=user_path, metavar="PATH", help=output)
-    results = "CSV file with a line for each run [of several: runs/SCRIPT.csv]"
+    results = "CSV file for a line for each run [for several runs: runs/SCRIPT.csv]"
     add("--results", type=user_path, metavar="FILE", help=results)
     add("--resume", action="store_true", help="continue a run that was stopped")
     add("--validation", action="store_true", help="hold out the last 10,000 training images")
-    log = "folder for TensorBoard events, one folder a run [none]"
+    log = "folder for TensorBoard events, one subfolder for each run [none]"
     add("--log", type=user_path, metavar="DIR", help=log)
     add("--quiet", action="store_true", help="no progress, only the result")
     data_flags(parser)
@@ -132,7 +132,7 @@ def distillation_flags(parser: Parser, **defaults: Any) -> None:
         help=f"checkpoint to distil [models/{TEACHER.name}]",
     )
     training_flags(parser)
-    note = "but for the defaults of this script: " + ", ".join(defaults) if defaults else ""
+    note = f"except {', '.join(defaults)}, which have their own here" if defaults else ""
     hyperparameter_flags(parser, "Distilled", note, **defaults)
 
 

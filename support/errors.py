@@ -2,7 +2,7 @@
 
 
 class UserError(Exception):
-    """Something that the user can put right: one line says what, where, and what to do."""
+    """A problem that the user can fix; its message is one line: what, where, what to do."""
 
     status = 2
 

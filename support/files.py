@@ -97,7 +97,7 @@ class Lock:
         except OSError as error:
             if error.errno not in WITHOUT_LOCKS:
                 raise
-            print(f"no locks here: let no other run write {self.output}", file=sys.stderr)
+            print(f"no file locks here: let no other run write {self.output}", file=sys.stderr)
             return True
 
     def __exit__(self, *error: object) -> None:

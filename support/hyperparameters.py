@@ -4,14 +4,14 @@ The values themselves are in training_params.py.
 """
 
 import difflib
+import importlib
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from support.errors import UserError
-from training_params import LocalParams, PaperParams
 
 MAX_UNITS = 8192  # the state of a training run with more would not fit into a resume point
 
@@ -31,7 +31,7 @@ class Allowed:
     def describe(self) -> str:
         """What numbers these are, for a message."""
         if self.low == self.high:
-            return f"{self.low:g}, the only value there is"
+            return f"{self.low:g}, the only value allowed"
         low = f"{'above' if self.open_low else 'of at least'} {self.low:g}"
         high = f"{'below' if self.open_high else 'at most'} {self.high:,}"
         return f"a {'whole number' if self.type is int else 'number'} {low} and {high}"
@@ -71,7 +71,7 @@ HYPERPARAMETERS = {
     for name, allowed, text in (
         ("hidden_units", Allowed(int, 1, MAX_UNITS), "units in each of the two hidden layers"),
         ("epochs", COUNT, "passes over the training set"),
-        ("schedule_epochs", COUNT, "length of the schedules; other epochs compress them"),
+        ("schedule_epochs", COUNT, "epochs that the schedules are for; scaled to --epochs"),
         ("batch_size", COUNT, "images in a minibatch; the gradient is their average"),
         ("optimizer", OPTIMIZER, "sgd is the momentum method of [DO]"),
         ("learning_rate", POSITIVE, "initial rate; sgd multiplies it by (1 - momentum)"),
@@ -90,7 +90,7 @@ HYPERPARAMETERS = {
         ("hard_weight", SHARE, "weight of the labels (T = 1) in the weighted average"),
     )
 }
-NO_JITTER = Allowed(int, high=0, help="always 0: the soft targets are of unmoved images")
+NO_JITTER = Allowed(int, high=0, help="must be 0: the soft targets are of unmoved images")
 
 
 def hyperparameters(role: str) -> dict[str, Allowed]:
@@ -106,8 +106,11 @@ class Params(SimpleNamespace):
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name not in vars(self):
-            raise UserError(f"params.{name} is not a hyperparameter here{_meant(name, vars(self))}")
-        vars(self)[name] = checked(value, HYPERPARAMETERS[name], f"params.{name}")
+            raise UserError(
+                f"params.{name} is not a hyperparameter of this net{_meant(name, vars(self))}"
+            )
+        allowed = hyperparameters("Distilled" if "temperature" in vars(self) else "Small")
+        vars(self)[name] = checked(value, allowed[name], f"params.{name}")
 
 
 def checked(value: Any, allowed: Allowed, where: str) -> Any:
@@ -150,9 +153,20 @@ def default_params(params: str, role: str) -> Params:
     `role` is "Cumbersome", "Small" or "Distilled". Raises UserError naming class and field if an
     edited class has a field too many, one too few, or an impossible value.
     """
-    classes = {"local": LocalParams, "paper": PaperParams}
-    where = f"{classes[params].__name__}.{role}"
-    cls = getattr(classes[params], role, None)
+    name = {"local": "LocalParams", "paper": "PaperParams"}[params]
+    cls = getattr(getattr(_edited_module(), name, None), role, None)
     if not isinstance(cls, type):
-        raise UserError(f"training_params.py: {where} is not a class")
-    return checked_params(cls, role, f"training_params.py: {where}")
+        raise UserError(f"training_params.py: there is no class {name}.{role}")
+    return checked_params(cls, role, f"training_params.py: {name}.{role}")
+
+
+def _edited_module() -> ModuleType:
+    """training_params.py, which users edit. Raises UserError if it cannot be imported."""
+    try:
+        return importlib.import_module("training_params")
+    except AttributeError as error:  # PaperParams takes a value that LocalParams has not
+        missing, cls = error.name, getattr(error.obj, "__qualname__", "")
+        hint = _meant(missing, vars(error.obj)) if cls else ""
+        raise UserError(f"training_params.py: {cls}.{missing} is missing{hint}") from None
+    except Exception as error:  # a file that is being edited can raise anything
+        raise UserError(f"training_params.py: {type(error).__name__}: {error}") from None

@@ -96,8 +96,6 @@ def _download(raw: Path) -> str:
             raw.mkdir(parents=True, exist_ok=True)
             for path in (Path(folder) / "MNIST" / "raw").iterdir():
                 os.replace(path, raw / path.name)
-    except PermissionError as error:
-        raise UserError(f"cannot write to {there}: {error.strerror}") from None
     except (OSError, EOFError, RuntimeError, ValueError, HTTPException) as error:
         return " ".join(str(error).split())
     finally:

@@ -1,7 +1,7 @@
-"""The files of a run: what it writes, and that nothing is lost for a name."""
+"""The files of a run, and the checks that none is overwritten by mistake."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -13,10 +13,9 @@ from layers import RectifierNet
 from support.checkpoints import load_checkpoint, save_model
 from support.errors import UserError
 from support.files import Lock, check_regular, read_file, replace_file
-from support.reporting import history_lines
+from support.records import history_lines
 from support.resume import check_same
-
-FOLDER = Path("runs")  # of outputs without a name; git ignores it
+from support.runs import FOLDER, Run
 
 
 class RunFiles:
@@ -29,6 +28,7 @@ class RunFiles:
         )
 
     def all(self) -> list[Path]:
+        """Whether they exist or not."""
         return [self.checkpoint, self.history, self.resume_point, self.lock]
 
     def include(self, path: Path) -> bool:
@@ -59,38 +59,38 @@ class RunFiles:
                 "history of a run: choose another"
             )
 
-    def of_same_run(self, settings: dict[str, Any]) -> dict[str, Any]:
-        """The checkpoint. Raises UserError if it has other settings, or is none."""
+    def check_same_run(self, settings: dict[str, Any]) -> None:
+        """Raise UserError if the checkpoint has other settings, or is not a checkpoint."""
         checkpoint = load_checkpoint(self.checkpoint)
         earlier = {name: checkpoint.get(name) for name in settings}
         check_same(settings, earlier, self.checkpoint)
-        return checkpoint
 
-    def are_finished(self, settings: dict[str, Any], resume: bool, in_sweep: bool) -> bool:
-        """Whether there is a checkpoint of a run with these settings that is to be continued.
+    def are_finished(self, run: Run, settings: dict[str, Any]) -> bool:
+        """Whether the `run` is to be continued and its checkpoint is there already.
 
-        Raises UserError for one with others if the user asked to `resume` it.
+        Raises UserError for one with other settings if the user asked to resume it.
         """
-        if self.resume_point.exists() or not (self.checkpoint.exists() and (resume or in_sweep)):
+        may_continue = run.resume or run.in_sweep
+        if self.resume_point.exists() or not (self.checkpoint.exists() and may_continue):
             return False
         try:
-            self.of_same_run(settings)
+            self.check_same_run(settings)
         except UserError:
-            if resume:
+            if run.resume:
                 raise
             return False
         tqdm.write(f"{self.checkpoint} is finished already: nothing was changed.")
         return True
 
     def keep_other_run(self, settings: dict[str, Any]) -> None:
-        """Rename NAME.pt, and its history, to NAME.1.pt if it is of a run with other settings.
+        """Rename NAME.pt, and its history, to NAME.1.pt if it has other settings.
 
         Or to the first number that is free: hours of training are not lost for a name.
         """
         if not self.checkpoint.exists():
             return
         try:
-            self.of_same_run(settings)
+            self.check_same_run(settings)
         except UserError:
             path = self.checkpoint
             names = (path.with_name(f"{path.stem}.{n}{path.suffix}") for n in count(1))
@@ -98,7 +98,9 @@ class RunFiles:
             for old, new in ((path, free.checkpoint), (self.history, free.history)):
                 if os.path.lexists(old):
                     os.rename(old, new)
-            tqdm.write(f"{path} belonged to another run: it was renamed to {free.checkpoint}.")
+            tqdm.write(
+                f"{path} holds something else than this run: it was renamed to {free.checkpoint}."
+            )
 
     def save(self, model: RectifierNet, settings: dict[str, Any], record: dict[str, Any]) -> None:
         """Write history and checkpoint, which has `record` beside the `settings` of the run."""
@@ -107,8 +109,16 @@ class RunFiles:
         save_model(self.checkpoint, model, **settings, **record)
 
 
+def belongs_to(path: Path, runs: Iterable[Run]) -> bool:
+    """Whether one of the `runs` writes that file."""
+    return any(RunFiles(run.output).include(path) for run in runs)
+
+
 def make_folder(path: Path) -> None:
-    """Make runs/, if `path` lies there: at the first write, so that bad input leaves nothing."""
+    """Make runs/, if `path` lies there: at the first write, so that bad input leaves nothing.
+
+    Raises UserError if it cannot be made.
+    """
     try:
         if path.parent == FOLDER:
             FOLDER.mkdir(exist_ok=True)

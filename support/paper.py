@@ -13,8 +13,8 @@ PAPER = {
     "C8": (4730,),  # one that saw 7s and 8s only: "47.3%"
     "C8 shifted": (1320,),  # the same, their biases lowered by 7.6: "13.2%"
 }
-# The shift of the biases, chosen on the test set, and which errors are those as learned and with
-# the shift, of a student whose width and temperature [KD] does not give.
+# By the digits that were left out or in: [KD]'s shift of their biases, chosen on the test set, and
+# the claims before and after it. [KD] gives neither width nor temperature of these students.
 PAPER_SHIFTS = {
     ("omit", (3,)): (+3.5, "C6", "C7"),
     ("keep", (7, 8)): (-7.6, "C8", "C8 shifted"),

@@ -1,10 +1,6 @@
-"""What a training run prints and records: progress, first and last lines, history, results."""
+"""What a training run prints: progress, first and last lines."""
 
-import csv
-import io
 import os
-import platform
-import shlex
 import sys
 import time
 from datetime import timedelta
@@ -18,6 +14,7 @@ from tqdm import tqdm
 from layers import RectifierNet
 from support.errors import UserError
 from support.paper import paper_errors
+from support.runs import Run
 
 TIMED = 50  # minibatches from which the time of a run is estimated: as many as are gathered at once
 
@@ -33,9 +30,9 @@ class Progress:
         self.bar: tqdm | None = None
 
     @classmethod
-    def of_run(cls, run: Any, data: str, done: int) -> "Progress":
-        """For a `Run` of support.sweep on the data of that name, after `done` epochs."""
-        counted = "held-out errors" if data.endswith(" validation") else "test errors"
+    def of_run(cls, run: Run, held_out: bool, done: int) -> "Progress":
+        """For a run after `done` epochs, whose errors are on `held_out` or on test images."""
+        counted = "held-out errors" if held_out else "test errors"
         events = None if run.log is None else event_writer(run.log, run.output, done)
         return cls(run.quiet, counted, events)
 
@@ -52,6 +49,7 @@ class Progress:
             )
 
     def after_batch(self) -> None:
+        """Move the bar; once, tell the time that the run will take."""
         self.seen += 1
         if self.bar:
             self.bar.update()
@@ -59,9 +57,10 @@ class Progress:
             self.first = _now()
         elif self.seen == min(1 + TIMED, self.to_do) and not self.quiet:
             seconds = (_now() - self.first) / (self.seen - 1) * self.to_do
-            tqdm.write(f"  this takes about {in_units(seconds)}")
+            tqdm.write(f"  estimated time: about {in_units(seconds)}")
 
     def after_epoch(self, entry: dict[str, Any]) -> None:
+        """Show a new `entry` of the history."""
         if self.events:
             for name in entry.keys() - {"epoch"}:
                 self.events.add_scalar(name, np.mean(entry[name]), entry["epoch"])
@@ -78,6 +77,7 @@ class Progress:
             print(f"{text}{self.errors}  {left} left", flush=True)
 
     def close(self) -> None:
+        """End the bar and the events, however the run ended."""
         if self.bar:
             self.bar.close()
         if self.events:
@@ -139,54 +139,6 @@ def announce(model: RectifierNet, settings: dict[str, Any], done: int) -> None:
         print(f"  on the soft targets of {settings['teacher']['file']}")
     if done:
         print(f"  continuing after epoch {done} of {settings['parameters']['epochs']}")
-
-
-def versions() -> dict[str, Any]:
-    """What, beside command and seed, bit-identical weights depend on."""
-    return {
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "numpy": np.__version__,
-        "machine": f"{platform.system()} {platform.machine()}",
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "threads": torch.get_num_threads(),
-    }
-
-
-def provenance() -> dict[str, Any]:
-    """How a checkpoint came about."""
-    return {"command": command_line(Path(sys.argv[0]).name), "versions": versions()}
-
-
-def command_line(script: str) -> str:
-    """The command that was given, less --resume and --quiet, which change nothing in the result."""
-    words = [word for word in sys.argv[1:] if word not in ("--resume", "--quiet")]
-    return shlex.join(["python", script, *words])
-
-
-def history_lines(history: list[dict[str, Any]]) -> bytes:
-    """The history as a CSV file: epoch, loss, rate, and errors where they were counted."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, ["epoch", "loss", "rate", "errors"], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(history)
-    return text.getvalue().encode()
-
-
-RESULT_COLUMNS = ("errors", "cases", "errors_per_digit", "loss", "threads", "torch")
-
-
-def columns_of(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """The `RESULT_COLUMNS` of a run, as its line in a CSV file has them."""
-    result, versions = checkpoint["result"], checkpoint["versions"]
-    return {
-        "errors": result["errors"],
-        "cases": result["cases"],
-        "errors_per_digit": " ".join(map(str, result["errors_per_digit"])),
-        "loss": checkpoint["history"][-1]["loss"],
-        "threads": versions["threads"],
-        "torch": versions["torch"],
-    }
 
 
 def report(record: dict[str, Any], output: Path) -> None:

@@ -28,7 +28,7 @@ def read_lines(path: Path, header: list[str]) -> list[dict[str, str]]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"cannot read {path}: {error}") from None
     if text and reader.fieldnames != header:
-        raise UserError(f"{path} holds other columns: choose another --results")
+        raise UserError(f"{path} has other columns: choose another file for --results")
     cut = text and not text.endswith("\n")
     if cut or any(None in (*line, *line.values()) for line in lines):
         raise UserError(f"{path} has a damaged line, as a rule the last: delete it")

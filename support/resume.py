@@ -10,7 +10,8 @@ from torch import nn
 
 from support.archives import is_plain, read_dict, write_dict
 from support.errors import UserError
-from support.machine import random_states, set_random_states
+from support.runs import Run
+from support.seeds import random_states, set_random_states
 
 
 class ResumePoint:
@@ -43,13 +44,13 @@ class ResumePoint:
         self.state = state | {"history": history}
         return len(history)
 
-    def continue_or_start(self, resume: bool, in_sweep: bool) -> int:
-        """The epoch to continue after; 0 for a new run.
+    def continue_or_start(self, run: Run) -> int:
+        """The epoch after which to continue; 0 for a new run.
 
-        A sweep continues what it finds; else the user has to ask. Raises UserError if he did so
-        for nothing, or if a run that was stopped would be thrown away.
+        A sweep continues what it finds; else the user has to ask. Raises UserError if there is
+        nothing to continue, or if a stopped run would be thrown away.
         """
-        if resume or (in_sweep and self.path.exists()):
+        if run.resume or (run.in_sweep and self.path.exists()):
             return self.load()
         if self.path.exists():
             raise UserError(f"{self.path} belongs to a stopped run: add --resume, or delete it")
@@ -65,6 +66,7 @@ class ResumePoint:
         """Put the loaded state, if any, into its owners; returns the history so far.
 
         Without one it saves the first state: a full disk or a read-only folder shows at once.
+        Raises UserError if the state does not fit.
         """
         if self.state is None:
             self.save(model, optimizer, order, [])
@@ -150,8 +152,8 @@ def check_same(settings: dict[str, Any], earlier: dict[str, Any], path: Path) ->
     ]
     if differences:
         raise UserError(
-            f"{path} belongs to another run: {'; '.join(differences)}. Give its settings or "
-            "another --output, or delete it"
+            f"{path} belongs to another run: {'; '.join(differences)}. rerun with its settings, "
+            "choose another --output (for a single run), or delete it"
         )
 
 

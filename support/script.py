@@ -60,7 +60,7 @@ def leave(status: int) -> NoReturn:
 
 
 def prepare_streams() -> None:
-    """Have both streams, even if they were closed, and take every character, if as an escape."""
+    """Make sure that both streams exist and can print any character."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:

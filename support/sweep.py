@@ -5,7 +5,6 @@ in a CSV file; what has a line there already is not run again, so that rerunning
 continues a sweep that was stopped. `torchrun --nproc-per-node 2 distillation.py ...` shares them.
 """
 
-import itertools
 import os
 import sys
 from argparse import Namespace
@@ -13,88 +12,20 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch.distributed as dist
 from tqdm import tqdm
 
-from dataset import Digits, Mnist
-from layers import RectifierNet
 from support.errors import Stopped, TrainingFailed, UserError
 from support.files import check_regular
-from support.hyperparameters import Params
-from support.outputs import FOLDER, RunFiles
-from support.reporting import command_line
+from support.outputs import RunFiles, belongs_to
+from support.records import command_line
 from support.result_lines import Line, append_lines, as_text, read_lines
-
-
-class Run(NamedTuple):
-    """A training run as the command line asks for it."""
-
-    params: Params
-    seed: int
-    output: Path
-    precision: str = "fp32"
-    resume: bool = False
-    quiet: bool = False
-    log: Path | None = None  # folder of TensorBoard events
-    in_sweep: bool = False  # then what there is of it is taken up, or taken as it is
-
-    def line(self) -> Line:
-        """Its hyperparameters and seed, by column."""
-        return vars(self.params) | {"seed": self.seed}
-
-    def settings(
-        self,
-        model: RectifierNet,
-        mnist: Mnist,
-        training_set: Digits,
-        teacher: dict[str, Any] | None,
-    ) -> dict[str, Any]:
-        """What it is started with: only with the same may it be resumed."""
-        return {
-            "architecture": type(model).__name__,
-            "parameters": dict(vars(self.params)),
-            "seed": self.seed,
-            "precision": self.precision,
-            "data_set": {
-                "name": mnist.name,
-                "training_cases": len(training_set),
-                "digits": training_set.labels.unique().tolist(),
-                "test_cases": len(mnist.test),
-            },
-            "teacher": teacher,
-        }
-
+from support.runs import FOLDER, Run
 
 Job = list[Run]  # trained together; as a rule one
 Work = Callable[[Job], list[Line]]  # trains them; the results of each
-
-
-def plan(args: Namespace, choices: Sequence[Params], name: str) -> list[Run]:
-    """A run for each of the `choices` of hyperparameters with each seed.
-
-    A single run goes to `--output`; several go to runs/, each to a file of its own: `name`, filled
-    in with its hyperparameters, and what else differs. Raises UserError if two had the same one.
-    """
-    several = len(choices) * len(args.seed) > 1
-    in_sweep = several or args.results is not None
-    if several and args.output:
-        raise UserError(f"--output is for a single run, not for several: they go to {FOLDER}/")
-    marked = [k for k in vars(choices[0]) if len({str(vars(params)[k]) for params in choices}) > 1]
-    runs = []
-    for params, seed in itertools.product(choices, args.seed):
-        stem = [name.format(**vars(params))]
-        if in_sweep:
-            stem += [f"{k}_{vars(params)[k]}" for k in marked if f"{{{k}" not in name]
-            stem += [f"seed_{seed}"]
-        output = args.output or FOLDER / f"{'_'.join(stem)}.pt"
-        resume, quiet = args.resume and not in_sweep, args.quiet or in_sweep
-        run = Run(params, seed, output, args.precision, resume, quiet, args.log, in_sweep)
-        runs.append(run)
-    if len({run.output for run in runs}) < len(runs):
-        raise UserError("two runs of the same name: give each value and each seed once")
-    return runs
 
 
 def sweep(
@@ -123,7 +54,8 @@ def sweep(
     todo = _without_line(runs, setting, finished)
     if rank == 0:
         append_lines(path, header)  # nothing but the names: that it cannot be written shows at once
-        print(f"{len(runs)} runs, {len(runs) - len(todo)} of them in {path} already", flush=True)
+        done = len(runs) - len(todo)
+        print(f"{in_words(len(runs))}, {done} of them in {path} already", flush=True)
 
     def lines_of(job: Job) -> list[Line]:
         results = zip(job, _results(job, work), strict=True)
@@ -131,11 +63,15 @@ def sweep(
 
     lines = _shared_out(group(todo), lines_of, rank, world)
     if rank == 0:
-        disable = args.quiet or not todo or None
+        disable = args.quiet or not todo or len(runs) == 1 or None
         _append_each(path, header, tqdm(lines, total=len(todo), unit="run", disable=disable))
         _report(path, header, [as_text(setting | run.line()) for run in runs])
     else:
         list(lines)  # which does the runs
+
+
+def in_words(runs: int) -> str:
+    return "1 run" if runs == 1 else f"{runs} runs"
 
 
 def _without_line(runs: Sequence[Run], setting: Line, lines: Sequence[Line]) -> list[Run]:
@@ -168,11 +104,13 @@ def _append_each(path: Path, header: list[str], lines: Iterable[Line]) -> None:
 
 def _report(path: Path, header: list[str], runs: list[set[tuple[str, str]]]) -> None:
     """The last line of a sweep. Raises TrainingFailed if one of its runs failed."""
-    print(f"{len(runs)} runs in {path}")
+    print(f"{in_words(len(runs))} in {path}")
     failed = [line for line in read_lines(path, header) if line["problem"]]
     count = sum(any(run <= as_text(line) for line in failed) for run in runs)
     if count:
-        raise TrainingFailed(f"{count} of {len(runs)} runs failed: see the problems in {path}")
+        raise TrainingFailed(
+            f"{count} of {in_words(len(runs))} failed: see {path}; to try one again, delete its line"
+        )
 
 
 def _shared_out(
@@ -190,8 +128,10 @@ def _results_path(args: Namespace, runs: Sequence[Run]) -> Path:
     if path.parent != FOLDER and not path.parent.is_dir():
         raise UserError(f"cannot write {path}: there is no folder {path.parent}")
     if path.suffix in (".pt", ".lock", ".resume") or path.name.endswith(".pt.csv"):
-        raise UserError(f"--results {path} has the name of what a run writes: choose another")
-    if any(RunFiles(run.output).include(path) for run in runs):
+        raise UserError(
+            f"--results {path} looks like a file that a run writes: choose another name"
+        )
+    if belongs_to(path, runs):
         raise UserError(f"--results {path} is a file of the run itself: choose another")
     check_regular(path)
     return path

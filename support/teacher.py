@@ -1,4 +1,4 @@
-"""The teacher of a distillation: loaded, and that it is what a student can learn from."""
+"""The teacher of a distillation: loading it and checking its logits."""
 
 import argparse
 import warnings
@@ -11,11 +11,11 @@ from torch import Tensor
 
 from dataset import Digits, Mnist
 from layers import CLASSES, RectifierNet
-from support.checkpoints import load_checkpoint, model_from, other_data
+from support.checkpoints import load_checkpoint, model_from, note_on_data
 from support.errors import UserError
 from support.files import sha256
-from support.outputs import RunFiles
-from support.sweep import Run
+from support.outputs import belongs_to
+from support.runs import Run
 
 WANTED = "float32 pixels (N, 784) in [0, 1] and return logits (N, 10)"
 
@@ -30,10 +30,10 @@ def load_teacher(
     and if one of the `runs` would replace it.
     """
     path, checkpoint = args.teacher, load_checkpoint(args.teacher)
-    if any(RunFiles(run.output).include(path) for run in runs):
+    if belongs_to(path, runs):
         raise UserError(f"--output {runs[0].output} would replace the teacher: choose another")
     learned_from = checkpoint.get("data_set", {}).get("name")
-    if mnist.name.endswith(" validation") and learned_from != mnist.name:
+    if mnist.held_out and learned_from != mnist.name:
         raise UserError(
             f"{path} may have learned from the held-out images: name one with --teacher that "
             "`train.py --validation` made from the same data"
@@ -41,8 +41,8 @@ def load_teacher(
     if not args.quiet:
         if mnist.name == "sample" and learned_from in ("MNIST", "MNIST validation"):
             print("The teacher has seen the sample's test images, MNIST's training images.")
-        if other := other_data(checkpoint):
-            print(f"{path} was trained on {other}, not on MNIST.")
+        if note := note_on_data(path, checkpoint):
+            print(note)
     return model_from(checkpoint), {"file": path.name, "sha256": sha256(path)}
 
 
@@ -64,7 +64,11 @@ def _wrong(transfer_set: Digits) -> int:
 
 def _errors_in_words(transfer_set: Digits) -> str:
     wrong, cases = _wrong(transfer_set), len(transfer_set)
-    hint = ": does it take pixels of another range than [0, 1]?" if wrong > cases / 2 else "."
+    hint = (
+        ": is it untrained, or for pixels of another range than [0, 1]?"
+        if wrong > cases / 2
+        else "."
+    )
     return f"The teacher is wrong on {wrong:,} of the {cases:,} training images{hint}"
 
 
@@ -84,7 +88,9 @@ def taking_pixels(role: str) -> Iterator[None]:
 
 
 def check_shape(role: str, logits: Tensor, cases: int) -> None:
-    """Raise UserError unless the logits are (N, 10), or those of a stack."""
+    """Raise UserError unless the logits are (N, 10), or those of a stack, and N is not 0."""
+    if cases == 0:
+        raise UserError("there is no image to distil on")
     if logits.shape[-2:] != (cases, CLASSES):
         raise UserError(
             f"the {role} must take {WANTED}, but returned {tuple(logits.shape)} for {cases} "

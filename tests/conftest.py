@@ -1,5 +1,6 @@
 """Fixtures: the data, a tiny teacher, the scripts called in process, and a clean state around."""
 
+import shutil
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from common import MNIST_ROOT, split_words
+from common import MNIST_ROOT, ROOT, split_words
 
 import dataset
 import evaluate
@@ -119,3 +120,12 @@ def batches(monkeypatch: pytest.MonkeyPatch) -> list[Digits]:
 
     monkeypatch.setattr(dataset.Loader, "__iter__", iterate_and_record)
     return seen
+
+
+@pytest.fixture
+def results(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A copy of results/ to change, which the tables are made from."""
+    copy = tmp_path / "results"
+    shutil.copytree(ROOT / "results", copy)
+    monkeypatch.setattr("results.runs.RESULTS", copy)
+    return copy

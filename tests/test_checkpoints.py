@@ -1,7 +1,4 @@
 import collections
-import errno
-import fcntl
-import os
 import pickle
 import zipfile
 from pathlib import Path
@@ -9,17 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from common import everything_in, random_digits, random_net, same_weights, weights_of
+from common import a_checkpoint, random_digits, random_net, same_weights, weights_of
 from torch import nn
 from torch.nn.utils import prune
 
 from dataset import pixels
 from layers import CumbersomeNet, SmallNet
-from support.archives import read_dict, write_dict
+from support.archives import read_dict
 from support.checkpoints import load_checkpoint, load_model, save_model
 from support.errors import UserError
-from support.outputs import RunFiles
-from support.resume import ResumePoint
 
 # Checkpoints
 
@@ -62,15 +57,6 @@ def test_saving_does_not_change_the_net(tmp_path):
     save_model(tmp_path / "net.pt", net)
     assert same_weights(net, before)
     assert net.training
-
-
-def a_checkpoint(hidden_units=6):
-    return {
-        "format_version": 1,
-        "architecture": "SmallNet",
-        "hidden_units": hidden_units,
-        "state_dict": weights_of(random_net(hidden_units)),
-    }
 
 
 def with_state(**changes):
@@ -304,167 +290,3 @@ def test_a_state_dict_of_a_wrapped_net_is_refused_with_that_said(tmp_path, prefi
 def test_units_may_be_a_number_of_numpy(tmp_path):
     save_model(tmp_path / "net.pt", SmallNet(np.int64(5)))
     assert load_checkpoint(tmp_path / "net.pt")["hidden_units"] == 5
-
-
-# Writing
-
-
-def failing(*_, **__):
-    raise OSError(errno.ENOSPC, "No space left on device")
-
-
-def interrupted(*_, **__):
-    raise KeyboardInterrupt
-
-
-@pytest.mark.parametrize("step", ["fsync", "replace"])
-@pytest.mark.parametrize(
-    ("failure", "error"), [(failing, UserError), (interrupted, KeyboardInterrupt)]
-)
-def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
-    tmp_path, monkeypatch, step, failure, error
-):
-    path = tmp_path / "net.pt"
-    write_dict(path, {"old": 1})
-    before = everything_in(tmp_path)
-    monkeypatch.setattr(os, step, failure)
-    with pytest.raises(error) as caught:
-        write_dict(path, {"new": torch.zeros(1000)})
-    monkeypatch.undo()
-    assert everything_in(tmp_path) == before
-    assert read_dict(path) == {"old": 1}
-    if error is UserError:
-        assert str(path) in str(caught.value)
-        assert "No space left on device" in str(caught.value)
-
-
-def test_a_write_replaces_the_old_file_and_leaves_nothing_beside_it(tmp_path):
-    path = tmp_path / "written" / "net.pt"
-    path.parent.mkdir()
-    for value in (1, 2):
-        write_dict(path, {"value": value})
-        assert read_dict(path) == {"value": value}
-    assert list(path.parent.iterdir()) == [path]
-
-
-@pytest.mark.parametrize("path", ["missing/net.pt", "file/net.pt", "folder"])
-def test_a_place_that_cannot_be_written_is_named(tmp_path, path):
-    (tmp_path / "file").write_text("a file")
-    (tmp_path / "folder").mkdir()
-    before = everything_in(tmp_path)
-    with pytest.raises(UserError, match=path):
-        write_dict(tmp_path / path, {"value": 1})
-    assert everything_in(tmp_path) == before
-
-
-# Lock
-
-
-def lock(path):
-    return RunFiles(path).locked()
-
-
-def test_an_output_that_is_being_written_is_refused_to_a_second_run(tmp_path):
-    with lock(tmp_path / "net.pt"):
-        with pytest.raises(UserError, match=rf"net\.pt.*{os.getpid()}"), lock(tmp_path / "net.pt"):
-            pass
-        with lock(tmp_path / "other.pt"):
-            pass
-        with pytest.raises(UserError), lock(tmp_path / "net.pt"):
-            pass
-
-
-def test_the_lock_goes_however_the_run_ends(tmp_path):
-    before = everything_in(tmp_path)
-    with pytest.raises(KeyboardInterrupt), lock(tmp_path / "net.pt"):
-        raise KeyboardInterrupt
-    assert everything_in(tmp_path) == before
-    with lock(tmp_path / "net.pt"):
-        pass
-
-
-def test_a_lock_that_a_killed_run_left_behind_does_not_count(tmp_path):
-    (tmp_path / "net.pt.lock").write_text("12345")
-    with lock(tmp_path / "net.pt"):
-        pass
-
-
-@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
-def test_where_files_cannot_be_locked_a_run_goes_on_and_says_so(
-    tmp_path, monkeypatch, capsys, number
-):
-    def refuse(*_):
-        raise OSError(number, os.strerror(number))
-
-    monkeypatch.setattr(fcntl, "flock", refuse)
-    with lock(tmp_path / "net.pt"):
-        pass
-    told = capsys.readouterr().err
-    assert "no locks here" in told and "net.pt" in told
-    assert list(tmp_path.glob("net*")) == []
-
-
-def test_other_failures_of_a_lock_are_refused(tmp_path, monkeypatch):
-    def refuse(*_):
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
-
-    monkeypatch.setattr(fcntl, "flock", refuse)
-    with pytest.raises(UserError, match=r"net\.pt"), lock(tmp_path / "net.pt"):
-        pass
-
-
-# The names of outputs
-
-
-def other_run(path, seed):
-    net = random_net(5, seed=seed)
-    settings = {"seed": seed, "parameters": {"epochs": 1}}
-    RunFiles(path).save(net, settings, {"history": [{"epoch": 1, "loss": seed, "rate": 1}]})
-
-
-def test_a_checkpoint_of_another_run_gets_the_first_number_that_is_quite_free(tmp_path):
-    """Neither a checkpoint nor the history of one is lost for a name."""
-    (tmp_path / "net.1.pt.csv").write_text("mine")
-    (tmp_path / "net.2.pt").write_text("mine")
-    for seed in (0, 1):
-        other_run(tmp_path / "net.pt", seed)
-    assert (tmp_path / "net.1.pt.csv").read_text() == (tmp_path / "net.2.pt").read_text() == "mine"
-    assert load_checkpoint(tmp_path / "net.3.pt")["seed"] == 0
-    assert "\n1,0,1," in (tmp_path / "net.3.pt.csv").read_text()
-    assert load_checkpoint(tmp_path / "net.pt")["seed"] == 1
-
-
-def test_a_hyperparameter_that_was_added_later_makes_no_other_run(tmp_path):
-    other_run(tmp_path / "net.pt", 0)
-    settings = {"seed": 0, "parameters": {"epochs": 1, "new": 3}}
-    files = RunFiles(tmp_path / "net.pt")
-    assert files.of_same_run(settings)["seed"] == 0
-    for changed in ({"seed": 1}, {"parameters": {"epochs": 2, "new": 3}}, {"parameters": {}}):
-        with pytest.raises(UserError, match="another run"):
-            files.of_same_run(settings | changed)
-
-
-# Resume points
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        {},
-        {"settings": {}},
-        dict.fromkeys(("settings", "model", "optimizer", "random", "history")),
-        a_checkpoint(),
-    ],
-    ids=["empty", "cut", "hollow", "checkpoint"],
-)
-def test_a_file_that_is_no_resume_point_is_refused(tmp_path, content):
-    write_dict(tmp_path / "net.pt.resume", content)
-    with pytest.raises(UserError, match=r"net\.pt\.resume"):
-        ResumePoint(tmp_path / "net.pt.resume", {"seed": 0}).load()
-
-
-@pytest.mark.parametrize("content", [b"", b"text", b"PK\x03\x04 nothing"])
-def test_a_damaged_resume_point_is_refused(tmp_path, content):
-    (tmp_path / "net.pt.resume").write_bytes(content)
-    with pytest.raises(UserError, match=r"net\.pt\.resume"):
-        ResumePoint(tmp_path / "net.pt.resume", {"seed": 0}).load()

@@ -1,29 +1,22 @@
-import hashlib
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from common import (
-    everything_in,
-    random_digits,
-    random_net,
-    same_weights,
-    some_params,
-    weights_of,
-)
+from common import first_student, random_digits, random_net, same_weights, some_params, weights_of
 from torch import nn
 
 import distillation
 from dataset import pixels
-from distillation import distill, distill_together, distillation_loss, soft_targets
+from distillation import distill, distill_together, distillation_loss, group_small, soft_targets
 from evaluate import count_errors, logits_of
-from layers import SmallNet, init_weights
-from support.checkpoints import load_checkpoint, load_model, save_model
+from support.checkpoints import load_model
 from support.errors import UserError
 from support.hyperparameters import default_params
 from support.reporting import Progress
 from support.resume import ResumePoint
+from support.sweep import Run
 from train import train
 from training_params import LocalParams
 
@@ -49,12 +42,6 @@ def loss_and_gradient(digits, logits, temperature, hard_weight=0.0):
     loss = distillation_loss(temperature, hard_weight)(logits, digits)
     (gradient,) = torch.autograd.grad(loss, logits)
     return loss.item(), gradient.numpy()
-
-
-def first_student(params, seed=0):
-    student = SmallNet(params.hidden_units)
-    init_weights(student, params.init_std, seed)
-    return student
 
 
 # The loss
@@ -366,11 +353,6 @@ def test_students_distilled_together_differ_in_temperature_or_seed(
         distill_together(temperatures, seeds, random_net(), some_digits, some_params("Distilled"))
 
 
-def test_a_teacher_without_finite_logits_is_refused(some_digits):
-    with pytest.raises(UserError, match="teacher"):
-        distill(random_net(), random_net(std=1e30), some_digits, some_params("Distilled"))
-
-
 def test_students_distilled_together_take_a_class_of_hyperparameters(some_digits):
     class Mine(LocalParams.Distilled):
         hidden_units = 12
@@ -381,176 +363,6 @@ def test_students_distilled_together_take_a_class_of_hyperparameters(some_digits
     same.hidden_units, same.epochs = 12, 1
     others = distill_together([2.0], [0], random_net(), some_digits, same)
     assert same_weights(students[2.0, 0], others[2.0, 0])
-
-
-# The script
-
-
-def test_the_script_distils_what_the_function_distils(call, teacher, sample):
-    words = "--hidden-units 10 --epochs 2 --batch-size 500 --temperature 4 --seed 7 --quiet"
-    call(distillation, "--teacher", teacher, words, "--output", "net.pt")
-    params = some_params("Distilled", hidden_units=10, batch_size=500, temperature=4.0)
-    params.schedule_epochs = LocalParams.Distilled.schedule_epochs
-    student = first_student(params, 7)
-    distill(student, load_model(teacher), sample.training, params, seed=7)
-    assert same_weights(load_model("net.pt"), student)
-
-
-def test_the_checkpoint_names_the_teacher(call, teacher):
-    words = "--hidden-units 10 --epochs 1 --temperature 4 --quiet"
-    call(distillation, "--teacher", teacher, words)
-    checkpoint = load_checkpoint("runs/distilled_model_10_4.pt")
-    assert checkpoint["parameters"]["temperature"] == 4
-    assert checkpoint["teacher"] == {
-        "file": "cumbersome_model_60.pt",
-        "sha256": hashlib.sha256(teacher.read_bytes()).hexdigest(),
-    }
-
-
-def test_going_on_with_another_teacher_is_refused(stops, call, teacher):
-    words = "--hidden-units 10 --epochs 2 --batch-size 500 --output net.pt --quiet"
-    call(distillation, "--teacher", teacher, words)
-    save_model("other.pt", random_net(5))
-    stop = stops(distillation, "--teacher", "other.pt", words, "--resume")
-    assert (stop.status, len(stop.err.splitlines())) == (2, 1)
-    assert "teacher" in stop.err
-
-
-@pytest.mark.parametrize("suffix", [".lock", ".resume"])
-def test_a_teacher_with_the_name_of_a_file_beside_the_output_is_kept(
-    stops, teacher, tmp_path, suffix
-):
-    mine = tmp_path / f"net{suffix}"
-    mine.write_bytes(teacher.read_bytes())
-    words = ("--teacher", mine, "--output", tmp_path / "net", "--hidden-units 5 --epochs 1")
-    assert stops(distillation, *words).status == 2
-    assert mine.read_bytes() == teacher.read_bytes()
-
-
-def test_the_teacher_is_not_overwritten(stops, tmp_path):
-    save_model("teacher.pt", random_net(5))
-    before = everything_in(tmp_path)
-    stop = stops(distillation, "--teacher", "teacher.pt", "--output", "../here/teacher.pt")
-    assert (stop.status, len(stop.err.splitlines())) == (2, 1)
-    assert everything_in(tmp_path) == before
-
-
-@pytest.mark.parametrize(
-    ("learned_from", "status"),
-    [("MNIST", 2), ("sample", 2), ("MNIST validation", 2), (None, 2), ("sample validation", None)],
-)
-def test_held_out_images_that_the_teacher_may_have_seen_are_refused(
-    stops, call, learned_from, status
-):
-    save_model("teacher.pt", random_net(5), data_set={"name": learned_from})
-    words = "--teacher teacher.pt --hidden-units 5 --epochs 1 --batch-size 800 --validation"
-    if status is None:
-        call(distillation, words, "--output net.pt")
-        assert load_checkpoint("net.pt")["data_set"]["name"] == "sample validation"
-        return
-    stop = stops(distillation, words, "--output net.pt")
-    assert (stop.status, len(stop.err.splitlines())) == (status, 1)
-    assert "held-out images" in stop.err and "train.py --validation" in stop.err
-
-
-def test_it_is_said_that_the_teacher_has_seen_the_test_images_of_the_sample(call, capsys):
-    words = "--hidden-units 5 --epochs 1 --batch-size 800 --teacher teacher.pt --output net.pt"
-    for learned_from, said in (("MNIST", True), ("sample", False)):
-        save_model("teacher.pt", random_net(5), data_set={"name": learned_from})
-        call(distillation, words)
-        assert ("has seen the sample's test images" in capsys.readouterr().out) == said
-
-
-# Teachers of other shapes and kinds
-
-
-class Pair(nn.Module):
-    """Returns logits and something else, as nets of other libraries do."""
-
-    def __init__(self):
-        super().__init__()
-        self.net = nn.Linear(784, 10)
-
-    def forward(self, pixels):
-        return self.net(pixels), pixels
-
-
-CONVOLUTIONAL = nn.Sequential(nn.Conv2d(1, 4, 5), nn.ReLU(), nn.Flatten(), nn.Linear(2304, 10))
-WRONG = {
-    "too many classes": nn.Linear(784, 47),
-    "one output": nn.Linear(784, 1),
-    "one output without an axis": nn.Sequential(nn.Linear(784, 1), nn.Flatten(0)),
-    "a logit for each pixel": nn.Sequential(nn.Unflatten(1, (28, 28)), nn.Linear(28, 10)),
-    "images": CONVOLUTIONAL,
-    "fewer pixels": nn.Linear(100, 10),
-    "words": nn.Embedding(300, 10),
-    "half precision": nn.Linear(784, 10).half(),
-    "a pair": Pair(),
-    "an array": lambda pixels: pixels.numpy(),
-    "not a module": "models/cumbersome_model_1200.pt",
-}
-
-
-@pytest.mark.parametrize("what", WRONG)
-@pytest.mark.parametrize("role", ["teacher", "student"])
-def test_a_net_of_another_shape_is_refused_before_the_first_step(some_digits, batches, what, role):
-    params = some_params("Distilled")
-    nets = {"teacher": random_net(), "student": first_student(params)} | {role: WRONG[what]}
-    with pytest.raises(UserError) as error:
-        distill(nets["student"], nets["teacher"], some_digits, params)
-    told = str(error.value)
-    assert len(told.splitlines()) == 1
-    assert role in told and "(N, 784)" in told and "(N, 10)" in told
-    assert "Unflatten" in told or "wrap it" in told
-    assert not batches
-
-
-def test_the_wrapper_that_is_named_mends_it(some_digits):
-    params = some_params("Distilled", epochs=1)
-    teacher = nn.Sequential(nn.Unflatten(1, (1, 28, 28)), CONVOLUTIONAL)
-    assert len(distill(first_student(params), teacher, some_digits, params)) == 1
-    assert len(distill(nn.Linear(784, 10), teacher, some_digits, params)) == 1
-
-
-def test_a_teacher_that_returns_probabilities_is_refused(some_digits):
-    params = some_params("Distilled")
-    teacher = nn.Sequential(random_net(), nn.Softmax(dim=1))
-    with pytest.raises(UserError, match="softmax"):
-        distill(first_student(params), teacher, some_digits, params)
-    mended = nn.Sequential(random_net(), nn.LogSoftmax(dim=1))
-    assert distill(first_student(params), mended, some_digits, params)
-
-
-@pytest.mark.filterwarnings("error")
-def test_a_teacher_that_is_mostly_wrong_is_warned_of(some_digits, teacher):
-    params, good = some_params("Distilled", epochs=1), load_model(teacher)
-    distill(first_student(params), good, some_digits, params)
-    # of other pixels than it was trained on
-    shifted = nn.Sequential(nn.Hardtanh(), nn.BatchNorm1d(784, affine=False), good)
-    shifted[1].running_mean += 30
-    for call in (
-        lambda: distill(first_student(params), shifted, some_digits, params),
-        lambda: distill_together([2.0], [0], shifted, some_digits, params),
-    ):
-        with pytest.raises(UserWarning, match=r"wrong on \d+ of the 500 training images.*range"):
-            call()
-
-
-def test_the_first_lines_tell_the_errors_of_the_teacher(call, capsys, teacher, sample):
-    wrong = int(count_errors(load_model(teacher), sample.training))
-    call(distillation, "--teacher", teacher, "--hidden-units 5 --epochs 1 --output net.pt")
-    assert (
-        f"The teacher is wrong on {wrong} of the 4,000 training images."
-        in (capsys.readouterr().out.splitlines()[:5])
-    )
-
-
-def test_a_teacher_of_other_data_is_named_first(call, capsys):
-    save_model("teacher.pt", random_net(5), data_set={"name": "FashionMNIST"})
-    call(distillation, "--teacher teacher.pt --hidden-units 5 --epochs 1 --output net.pt")
-    lines = capsys.readouterr().out.splitlines()
-    (place,) = (i for i, line in enumerate(lines) if "FashionMNIST" in line)
-    assert "teacher.pt" in lines[place] and place < 3
 
 
 def test_numbers_and_sequences_of_numpy_are_taken(some_digits):
@@ -566,6 +378,34 @@ def test_numbers_and_sequences_of_numpy_are_taken(some_digits):
     expected = distill_together((2, 8), range(2), random_net(), some_digits, params)
     assert found.keys() == expected.keys()
     assert all(same_weights(found[run], expected[run]) for run in found)
+
+
+def test_only_students_with_each_temperature_and_each_seed_form_a_job():
+    def runs(temperature, seeds, **changes):
+        params = some_params("Distilled", temperature=temperature, **changes)
+        return [Run(params, seed, Path("net.pt")) for seed in seeds]
+
+    four = runs(1.0, [0, 1]) + runs(2.0, [0, 1])
+    assert group_small(four) == [four]
+    odd = runs(4.0, [1])
+    assert group_small(four + odd) == [four, odd]
+    large = runs(1.0, [0, 1], hidden_units=300)
+    assert group_small(large + four) == [[large[0]], [large[1]], four]
+    hard = runs(1.0, [0, 1], hard_weight=0.1)
+    assert group_small(hard) == [[hard[0]], [hard[1]]]
+
+
+# The script
+
+
+def test_the_script_distils_what_the_function_distils(call, teacher, sample):
+    words = "--hidden-units 10 --epochs 2 --batch-size 500 --temperature 4 --seed 7 --quiet"
+    call(distillation, "--teacher", teacher, words, "--output", "net.pt")
+    params = some_params("Distilled", hidden_units=10, batch_size=500, temperature=4.0)
+    params.schedule_epochs = LocalParams.Distilled.schedule_epochs
+    student = first_student(params, 7)
+    distill(student, load_model(teacher), sample.training, params, seed=7)
+    assert same_weights(load_model("net.pt"), student)
 
 
 def test_of_a_sweep_the_teacher_is_read_and_asked_once(call, monkeypatch, teacher):

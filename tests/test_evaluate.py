@@ -1,16 +1,17 @@
 import hashlib
 import itertools
 import json
+import re
 from pathlib import Path
 
 import pytest
 import torch
-from common import ROOT, everything_in, random_net, same_weights
+from common import ROOT, everything_in, random_digits, random_net, same_weights
 from torch import Tensor
 
 import evaluate
 from dataset import Mnist, pixels
-from evaluate import measure
+from evaluate import count_errors, logits_of, measure
 from support.archives import write_dict
 from support.checkpoints import load_checkpoint, load_model, save_model
 
@@ -27,6 +28,31 @@ EXPECTED = {
 TRAINING_CASES = {10: 60_000, 9: 53_869, 2: 12_116}  # by the number of digits
 PUBLISHED = sorted(MODELS.glob("*.pt"))
 needs_models = pytest.mark.skipif(not PUBLISHED, reason="there is no checkpoint in models/")
+
+# Counting errors
+
+
+def test_errors_are_counted_as_a_plain_loop_counts_them(some_digits):
+    net = random_net(20)
+    digits = some_digits[torch.randperm(500)[:373]]
+    per_digit = [0] * 10
+    for image, label in zip(digits.images, digits.labels.tolist(), strict=True):
+        per_digit[label] += int(net.eval()(pixels(image[None])).argmax()) != label
+    assert count_errors(net, digits) == sum(per_digit)
+    assert measure(net, digits) == {
+        "errors": sum(per_digit),
+        "cases": 373,
+        "errors_per_digit": per_digit,
+        "cases_per_digit": [int((digits.labels == d).sum()) for d in range(10)],
+    }
+
+
+def test_every_image_is_scored_in_its_place_whatever_the_chunks():
+    net, images = random_net(), random_digits(25).images
+    whole = logits_of(net, images, chunk=25)
+    for chunk in (1, 7, 100):
+        assert torch.allclose(logits_of(net, images, chunk=chunk), whole, atol=1e-5)
+    assert logits_of(net, images).grad_fn is None
 
 
 # The table
@@ -87,8 +113,7 @@ def test_a_record_of_another_form_does_not_break_the_table(
     save_model("net.pt", random_net(5))
     write_dict("net.pt", load_checkpoint("net.pt") | record)
     stop = stops(evaluate, "net.pt")
-    assert stop.status in (0, 2)
-    assert len(stop.err.splitlines()) == (1 if stop.status else 0)
+    assert (stop.status, len(stop.err.splitlines())) == (2, 1)
 
 
 def test_without_arguments_all_checkpoints_in_models_are_evaluated(
@@ -129,6 +154,12 @@ def test_what_is_no_checkpoint_is_named(stops, tmp_path, teacher, kind):
     assert str(path) in stop.err
 
 
+def test_a_checkpoint_of_other_data_is_named_when_it_is_evaluated(call, capsys):
+    save_model("net.pt", random_net(5), data_set={"name": "FashionMNIST"})
+    call(evaluate, "net.pt")
+    assert re.search(r"net\.pt was trained on 'FashionMNIST'", capsys.readouterr().err)
+
+
 # Translated test images
 
 
@@ -152,6 +183,24 @@ def test_translated_errors_are_the_mean_of_the_eight_directions(call, capsys, te
 @pytest.mark.parametrize("words", ["--translate -1", "--translate 1.5", "--translate 29"])
 def test_no_image_is_moved_by_a_part_of_a_pixel_or_out_of_sight(stops, teacher, words):
     stop = stops(evaluate, teacher, words)
+    assert (stop.status, len(stop.err.splitlines())) == (2, 1)
+    assert "--translate" in stop.err
+
+
+@pytest.mark.parametrize("words", ["--translate 1 2 net.pt", "net.pt --translate 1 2"])
+def test_numbers_and_checkpoints_are_told_apart(call, capsys, words):
+    save_model("net.pt", random_net(5))
+    call(evaluate, words, "--json")
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["file"] == "net.pt" and row["translated"].keys() == {"1", "2"}
+
+
+@pytest.mark.parametrize(
+    "words", ["--translate net.pt", "--translate 29", "--translate 1.5 net.pt"]
+)
+def test_distances_that_are_none_are_refused(stops, words):
+    save_model("net.pt", random_net(5))
+    stop = stops(evaluate, words)
     assert (stop.status, len(stop.err.splitlines())) == (2, 1)
     assert "--translate" in stop.err
 

@@ -354,7 +354,7 @@ def test_attributions_find_the_layers(loaded):
 
 
 @pytest.mark.parametrize("probability", [0.2, 0.5, 0.37])
-@pytest.mark.parametrize("kept", [layers._kept_by_bits, layers._kept_by_numbers])
+@pytest.mark.parametrize("kept", [layers._mask_from_bits, layers._mask_from_floats])
 def test_both_ways_to_drop_keep_the_right_share(kept, probability):
     """That of the processor and that of all other devices."""
     torch.manual_seed(0)

@@ -71,7 +71,9 @@ def test_the_lines_that_use_a_checkpoint_work(monkeypatch, sample):
 
 
 def test_what_a_checkpoint_holds_is_named():
-    for path in (ROOT / "models").glob("*.pt"):
+    paths = list((ROOT / "models").glob("*.pt"))
+    assert paths
+    for path in paths:
         assert all(f"`{name}`" in README for name in load_checkpoint(path))
 
 

@@ -4,8 +4,10 @@ import statistics
 
 import numpy as np
 import pytest
+from common import write_runs
 
 from results import summary
+from results.runs import by_temperature
 from support.errors import UserError
 
 
@@ -45,3 +47,12 @@ def test_pooled_intervals_are_those_of_one_standard_deviation_for_all_groups():
     assert halves == pytest.approx(expected, rel=1e-3)
     with pytest.raises(UserError, match="two seeds"):
         summary.pooled_intervals([[1], [2]])
+
+
+def test_errors_are_paired_by_seed(results):
+    runs = [(1, 7, 30), (1, 8, 40), (2, 8, 44), (2, 9, 99), (2, 7, 33)]
+    write_runs(results, *(f"MNIST,{t},5,{seed},{errors}," for t, seed, errors in runs))
+    assert summary.paired(by_temperature("some")).tolist() == [[30, 40], [33, 44]]
+    write_runs(results, "MNIST,1,5,7,30,", "MNIST,2,5,8,40,")
+    with pytest.raises(UserError, match="in common"):
+        summary.paired(by_temperature("some"))

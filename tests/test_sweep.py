@@ -9,15 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from common import ROOT, everything_in, same_weights, some_params, split_words
+from common import ROOT, everything_in, same_weights, split_words
 
 import distillation
 import distillation_no_three
 import train
-from distillation import group_small
 from support.checkpoints import load_checkpoint, load_model
 from support.errors import TrainingFailed
-from support.sweep import Run
 
 QUICK = "--epochs 1 --batch-size 500 --quiet"
 SMALL = f"--model small --hidden-units 5 {QUICK}"
@@ -149,21 +147,6 @@ def test_small_students_are_distilled_together_with_the_errors_they_make_alone(
     )
     assert together.keys() == alone.keys()
     assert all(abs(together[run] - alone[run]) <= 3 for run in together)  # of 1,000: rounding
-
-
-def test_only_students_with_each_temperature_and_each_seed_form_a_job():
-    def runs(temperature, seeds, **changes):
-        params = some_params("Distilled", temperature=temperature, **changes)
-        return [Run(params, seed, Path("net.pt")) for seed in seeds]
-
-    four = runs(1.0, [0, 1]) + runs(2.0, [0, 1])
-    assert group_small(four) == [four]
-    odd = runs(4.0, [1])
-    assert group_small(four + odd) == [four, odd]
-    large = runs(1.0, [0, 1], hidden_units=300)
-    assert group_small(large + four) == [[large[0]], [large[1]], four]
-    hard = runs(1.0, [0, 1], hard_weight=0.1)
-    assert group_small(hard) == [[hard[0]], [hard[1]]]
 
 
 @pytest.mark.parametrize("flag", ["max-squared-length 15", "dropout-hidden 0.1", "hard-weight 0.1"])

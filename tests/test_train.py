@@ -1,67 +1,33 @@
 import contextlib
-import fcntl
-import io
 import json
-import os
 import re
-import signal
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from common import (
+    DROPOUT,
+    TRAININGS,
     everything_in,
+    first_net,
     random_digits,
     random_net,
     same_weights,
     some_params,
+    trained,
     weights_of,
 )
 
 import train as train_script
 from dataset import as_digits, get_dataloader, pixels
 from evaluate import count_errors, logits_of, measure
-from layers import CumbersomeNet, SmallNet, init_weights, scale_weights
-from support.archives import read_dict, write_dict
+from layers import CumbersomeNet, init_weights, scale_weights
 from support.checkpoints import load_checkpoint, load_model
 from support.errors import TrainingFailed, UserError
 from support.hyperparameters import default_params
-from support.paper import paper_errors
-from support.reporting import Progress
-from support.resume import ResumePoint
 from train import hard_loss, make_optimizer, schedule, set_schedule, train
 from training_params import LocalParams, PaperParams
-
-DROPOUT = {
-    "optimizer": "sgd",
-    "learning_rate": 1.0,
-    "dropout_visible": 0.2,
-    "dropout_hidden": 0.5,
-    "max_squared_length": 15.0,
-    "jitter": 2,
-}
-KINDS = [
-    pytest.param({**DROPOUT, "rate_schedule": "linear"}, id="sgd"),
-    pytest.param({**DROPOUT, "rate_schedule": "exponential", "rate_decay": 0.7}, id="exponential"),
-    pytest.param({"optimizer": "adam", "learning_rate": 0.001}, id="adam"),
-]
-
-
-def first_net(params, seed=0):
-    cls = CumbersomeNet if params.dropout_hidden else SmallNet
-    net = cls(params.hidden_units, params.dropout_visible, params.dropout_hidden)
-    init_weights(net, 0.05, seed)
-    return net
-
-
-def trained(params, digits, seed=0, **options):
-    net = first_net(params, seed)
-    history = train(net, digits, params, seed=seed, **options)
-    return net, history
-
 
 # Schedules
 
@@ -112,6 +78,22 @@ def test_the_momentum_method_is_that_of_the_paper_step_by_step():
         dw = momentum * dw - (1 - momentum) * rate * a * (w - c)
         w = w + dw
         assert np.allclose(module.weight.detach().numpy()[0], w, rtol=1e-12, atol=1e-12)
+
+
+def test_a_momentum_that_starts_at_0_keeps_the_last_step_for_the_next():
+    """dw(t) = p(t) dw(t-1) - ..., with dw(t-1) that of a step whose own p was 0."""
+    module = torch.nn.Linear(1, 1, bias=False)
+    params = some_params(optimizer="sgd", momentum_start=0.0)
+    optimizer = make_optimizer(module, params)
+    w, dw = module.weight.item(), 0.0
+    for rate, momentum in ((0.5, 0.0), (0.4, 0.0), (0.3, 0.6), (0.2, 0.9)):
+        factor = set_schedule(optimizer, rate, momentum)
+        ((module.weight**2).sum() / 2 * factor).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        dw = momentum * dw - (1 - momentum) * rate * w
+        w += dw
+        assert module.weight.item() == pytest.approx(w, rel=1e-4, abs=1e-7)
 
 
 def test_a_training_with_sgd_takes_the_steps_of_the_paper():
@@ -190,7 +172,7 @@ def test_hard_loss_is_the_cross_entropy_averaged_over_the_cases():
     assert hard_loss(logits, digits).item() == pytest.approx(-np.log(right).mean(), rel=1e-12)
 
 
-@pytest.mark.parametrize("changes", KINDS)
+@pytest.mark.parametrize("changes", TRAININGS.values(), ids=TRAININGS)
 def test_training_learns_the_digits(sample, changes):
     if changes["optimizer"] == "sgd":  # so small a net does not stand so much dropout
         changes = changes | {"dropout_hidden": 0.1, "dropout_visible": 0.05, "jitter": 1}
@@ -217,7 +199,7 @@ def test_all_hidden_units_obey_the_constraint_after_steps_with_a_large_rate(some
     assert longest[15.0][2] > 15  # the output layer is free
 
 
-@pytest.mark.parametrize("changes", KINDS)
+@pytest.mark.parametrize("changes", TRAININGS.values(), ids=TRAININGS)
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(some_digits, changes):
     params = some_params(**changes)
     torch.manual_seed(123)
@@ -231,7 +213,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(some_digit
     assert not same_weights(one, first)
 
 
-@pytest.mark.parametrize("changes", KINDS)
+@pytest.mark.parametrize("changes", TRAININGS.values(), ids=TRAININGS)
 def test_evaluating_each_epoch_or_never_gives_the_same_weights(some_digits, changes):
     params = some_params(epochs=3, **changes)
     often, history = trained(params, some_digits, test_set=some_digits)
@@ -239,19 +221,6 @@ def test_evaluating_each_epoch_or_never_gives_the_same_weights(some_digits, chan
     assert all("errors" in entry for entry in history)
     assert not any("errors" in entry for entry in other)
     assert same_weights(often, never)
-
-
-def test_a_class_of_hyperparameters_serves_as_they_are(some_digits):
-    class Mine(LocalParams.Small):
-        hidden_units = 12
-        epochs = 1
-
-    as_class, as_object = first_net(Mine), first_net(Mine)
-    train(as_class, some_digits, Mine)
-    params = default_params("local", "Small")
-    params.epochs = 1
-    train(as_object, some_digits, params)
-    assert same_weights(as_class, as_object)
 
 
 def test_units_are_dropped_in_every_epoch_and_never_in_evaluation(some_digits):
@@ -272,60 +241,48 @@ def test_bf16_leaves_weights_in_float32_and_changes_them_little(some_digits):
     assert (logits_of(exact, images) - logits_of(rough, images)).abs().max() < 0.5
 
 
-# Counting errors
+def test_a_first_epoch_of_the_loader_is_the_first_of_the_training(some_digits, batches):
+    trained(some_params(epochs=1), some_digits, seed=5)
+    seen = list(batches)
+    batches.clear()
+    alone = list(get_dataloader(some_digits, 50, seed=5))
+    assert all(
+        torch.equal(one.indices, other.indices) for one, other in zip(seen, alone, strict=True)
+    )
 
 
-def test_errors_are_counted_as_a_plain_loop_counts_them(some_digits):
-    net = random_net(20)
-    digits = some_digits[torch.randperm(500)[:373]]
-    per_digit = [0] * 10
-    for image, label in zip(digits.images, digits.labels.tolist(), strict=True):
-        per_digit[label] += int(net.eval()(pixels(image[None])).argmax()) != label
-    assert count_errors(net, digits) == sum(per_digit)
-    assert measure(net, digits) == {
-        "errors": sum(per_digit),
-        "cases": 373,
-        "errors_per_digit": per_digit,
-        "cases_per_digit": [int((digits.labels == d).sum()) for d in range(10)],
-    }
+def test_a_single_image_can_be_trained_on():
+    digits = as_digits(torch.zeros(1, 28, 28, dtype=torch.uint8), torch.tensor([3]))
+    net, history = trained(some_params(batch_size=1, epochs=3), digits)
+    assert len(history) == 3
+    assert all(torch.isfinite(p).all() for p in net.parameters())
 
 
-def test_every_image_is_scored_in_its_place_whatever_the_chunks():
-    net, images = random_net(), random_digits(25).images
-    whole = logits_of(net, images, chunk=25)
-    for chunk in (1, 7, 100):
-        assert torch.allclose(logits_of(net, images, chunk=chunk), whole, atol=1e-5)
-    assert logits_of(net, images).grad_fn is None
+@pytest.mark.parametrize("misspelt", [{"optimizer": "adamw"}, {"rate_schedule": "cosine"}])
+def test_a_misspelt_value_is_an_error_from_python_too(some_digits, misspelt):
+    with pytest.raises(UserError):
+        trained(some_params(**misspelt), some_digits)
+    with pytest.raises(UserError):
+        trained(some_params(), some_digits, precision="fp16")
 
 
-PUBLISHED = {"dropout_hidden": 0.5, "dropout_visible": 0.2, "max_squared_length": 15.0, "jitter": 2}
+def test_a_batch_size_larger_than_the_data_set_is_refused(some_digits):
+    with pytest.raises(UserError, match="501"):
+        trained(some_params(batch_size=501), some_digits)
 
 
-@pytest.mark.parametrize(
-    ("units", "temperature", "changes", "digits", "name", "errors"),
-    [
-        (1200, None, PUBLISHED, range(10), "MNIST", 67),
-        (800, None, {}, range(10), "MNIST", 146),
-        (800, 20.0, {}, range(10), "MNIST", 74),
-        (800, 8.0, {}, range(10), "MNIST", None),
-        (300, None, {}, range(10), "MNIST", None),
-        (1200, None, {}, range(10), "MNIST", None),
-        *[(1200, None, PUBLISHED | {n: 0}, range(10), "MNIST", None) for n in PUBLISHED],
-        *[(800, None, {n: PUBLISHED[n]}, range(10), "MNIST", None) for n in PUBLISHED],
-        (800, 20.0, {}, (7, 8), "MNIST", None),
-        (1200, None, PUBLISHED, range(10), "sample", None),
-        (1200, None, PUBLISHED, range(10), "MNIST validation", None),
-    ],
-)
-def test_the_number_of_the_paper_stands_only_beside_a_net_like_it(
-    units, temperature, changes, digits, name, errors
-):
-    parameters = dict.fromkeys(PUBLISHED, 0) | changes
-    if temperature:
-        parameters["temperature"] = temperature
-    data = {"name": name, "digits": list(digits)}
-    record = {"hidden_units": units, "parameters": parameters, "data_set": data}
-    assert paper_errors(record) == errors
+def test_training_leaves_the_data_set_as_it_was(some_digits):
+    before = some_digits.images.clone()
+    trained(some_params(epochs=1, jitter=2), some_digits)
+    assert torch.equal(some_digits.images, before)
+
+
+def test_training_in_place_starts_from_the_present_weights(some_digits):
+    params = some_params(epochs=1, learning_rate=1e-12)
+    net = random_net()
+    before = weights_of(net)
+    train(net, some_digits, params)
+    assert all(torch.allclose(net.state_dict()[k], before[k], atol=1e-6) for k in before)
 
 
 # Failing
@@ -357,244 +314,6 @@ def test_a_net_that_never_left_chance_is_reported(stops):
     assert stop.status == 0
     assert "never left chance" in stop.out
     assert load_checkpoint("net.pt")["result"]["errors"] > 800
-
-
-# Progress
-
-
-class Terminal(io.StringIO):
-    def isatty(self):
-        return True
-
-
-@pytest.mark.parametrize("epochs", [3, 150])
-@pytest.mark.parametrize("quiet", [False, True])
-@pytest.mark.parametrize("terminal", [False, True])
-def test_progress_survives_epochs_without_an_evaluation(
-    monkeypatch, capsys, epochs, quiet, terminal
-):
-    screen = Terminal() if terminal else io.StringIO()
-    monkeypatch.setattr(sys, "stderr", screen)
-    progress = Progress(quiet)
-    progress.start(epochs, 2, 0)
-    for epoch in range(1, 4):
-        progress.after_batch()
-        progress.after_batch()
-        progress.after_epoch({"epoch": epoch, "loss": 0.5} | ({"errors": 7} if epoch == 3 else {}))
-    progress.close()
-    out = capsys.readouterr().out
-    assert ("errors 7" in out) == (not quiet and not terminal)
-    assert bool(screen.getvalue()) == (terminal and not quiet)
-
-
-def test_a_training_without_a_test_set_shows_its_progress(monkeypatch, some_digits):
-    monkeypatch.setattr(sys, "stderr", Terminal())
-    trained(some_params(), some_digits, progress=Progress())
-
-
-# Stopping and going on
-
-
-class Stopping(Progress):
-    """Stops the training, as Ctrl-C would, in epoch `epoch`: in its midst, or after it."""
-
-    def __init__(self, epoch, batch=None):
-        super().__init__(quiet=True)
-        self.last, self.batch, self.batches, self.seen = epoch, batch, None, 0
-
-    def start(self, epochs, batches, done):
-        super().start(epochs, batches, done)
-        self.batches = batches
-
-    def after_batch(self):
-        self.seen += 1
-        if self.batch and self.seen == (self.last - 1) * self.batches + self.batch:
-            raise KeyboardInterrupt
-
-    def after_epoch(self, entry):
-        if not self.batch and entry["epoch"] == self.last:
-            raise KeyboardInterrupt
-
-
-@pytest.mark.parametrize("changes", KINDS)
-@pytest.mark.parametrize("batch", [None, 4], ids=["between epochs", "in an epoch"])
-def test_a_stopped_training_goes_on_to_the_same_weights(tmp_path, some_digits, changes, batch):
-    params = some_params(epochs=5, schedule_epochs=5, momentum_epochs=3, **changes)
-    whole, whole_history = trained(params, some_digits, seed=3, test_set=some_digits)
-    with pytest.raises(KeyboardInterrupt):
-        trained(
-            params,
-            some_digits,
-            seed=3,
-            test_set=some_digits,
-            resume_point=ResumePoint(tmp_path / "net.pt.resume", {"seed": 3}),
-            progress=Stopping(3, batch),
-        )
-    torch.manual_seed(99)
-    resume_point = ResumePoint(tmp_path / "net.pt.resume", {"seed": 3})
-    assert resume_point.load() == (2 if batch else 3)
-    resumed, history = trained(
-        params, some_digits, seed=3, test_set=some_digits, resume_point=resume_point
-    )
-    assert same_weights(whole, resumed)
-    assert history == whole_history
-
-
-def test_a_training_may_be_stopped_several_times(tmp_path, some_digits):
-    params = some_params(epochs=5, schedule_epochs=5, **DROPOUT)
-    whole, _ = trained(params, some_digits)
-    for epoch in (1, 2, 4):
-        resume_point = ResumePoint(tmp_path / "net.pt.resume", {})
-        if epoch > 1:
-            resume_point.load()
-        with pytest.raises(KeyboardInterrupt):
-            trained(params, some_digits, resume_point=resume_point, progress=Stopping(epoch))
-    resume_point = ResumePoint(tmp_path / "net.pt.resume", {})
-    assert resume_point.load() == 4
-    assert same_weights(whole, trained(params, some_digits, resume_point=resume_point)[0])
-
-
-WORDS = "--hidden-units 10 --epochs 3 --batch-size 500 --seed 4 --output net.pt --quiet"
-
-
-@pytest.fixture
-def stopped(call, monkeypatch):
-    """A run of train.py that was stopped after its first epoch, in the working directory."""
-    with monkeypatch.context() as patch:
-        patch.setattr(train_script.Progress, "of_run", lambda *_: Stopping(1))
-        with pytest.raises(KeyboardInterrupt):
-            call(train_script, WORDS)
-
-
-@pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_run_that_is_stopped_by_a_signal_says_how_to_go_on(
-    stops, call, monkeypatch, tmp_path, signum, status
-):
-    class Signalling(Progress):
-        def after_epoch(self, entry):
-            os.kill(os.getpid(), signum)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(train_script, "Progress", Signalling)
-        stop = stops(train_script, WORDS)
-    assert (stop.status, stop.err) == (status, "")
-    assert (
-        f"python train.py {WORDS.removesuffix(' --quiet')} --data sample --device cpu --resume"
-        in stop.out
-    )
-    assert list(everything_in(tmp_path)) == ["here", "here/net.pt.resume"]
-    call(train_script, WORDS, "--resume")
-    resumed = load_checkpoint("net.pt")
-    call(train_script, WORDS)
-    assert same_weights(resumed["state_dict"], load_checkpoint("net.pt")["state_dict"])
-
-
-def test_a_stopped_run_goes_on_from_the_command_line(call, stopped, tmp_path):
-    assert list(everything_in(tmp_path)) == ["here", "here/net.pt.resume"]
-    call(train_script, WORDS, "--resume")
-    assert list(everything_in(tmp_path)) == ["here", "here/net.pt", "here/net.pt.csv"]
-    resumed = load_checkpoint("net.pt")
-    call(train_script, WORDS)
-    whole = load_checkpoint("net.pt")
-    assert same_weights(resumed["state_dict"], whole["state_dict"])
-    assert resumed["history"] == whole["history"]
-    for name in whole.keys() - {"state_dict", "history"}:
-        assert resumed[name] == whole[name]
-
-
-@pytest.mark.parametrize(
-    ("change", "named"),
-    [
-        ("--seed 5", "seed is 5, was 4"),
-        ("--learning-rate 0.25", "learning_rate is 0.25, was 1.0"),
-        ("--epochs 4", "epochs is 4, was 3"),
-        ("--hidden-units 11", "hidden_units is 11, was 10"),
-        ("--dropout-hidden 0", "dropout_hidden is 0.0, was 0.5"),
-        ("--model small", "architecture is 'SmallNet', was 'CumbersomeNet'"),
-        ("--validation", "name is 'sample validation', was 'sample'"),
-        ("--precision bf16", "precision is 'bf16', was 'fp32'"),
-    ],
-)
-def test_going_on_with_other_settings_is_refused_naming_them(
-    stops, stopped, tmp_path, change, named
-):
-    before = everything_in(tmp_path)
-    stop = stops(train_script, WORDS, change, "--resume")
-    assert stop.status == 2
-    assert named in stop.err
-    assert len(stop.err.splitlines()) == 1
-    assert everything_in(tmp_path) == before
-
-
-def test_without_resume_a_stopped_run_is_not_thrown_away(stops, stopped, tmp_path):
-    before = everything_in(tmp_path)
-    stop = stops(train_script, WORDS)
-    assert (stop.status, len(stop.err.splitlines())) == (2, 1)
-    assert "net.pt.resume" in stop.err
-    assert "--resume" in stop.err
-    assert everything_in(tmp_path) == before
-
-
-def test_resuming_a_finished_run_changes_nothing(call, tmp_path, capsys):
-    call(train_script, WORDS)
-    before = everything_in(tmp_path)
-    call(train_script, WORDS, "--resume")
-    assert "finished" in capsys.readouterr().out
-    assert everything_in(tmp_path) == before
-
-
-def test_resuming_a_finished_run_with_other_settings_is_refused(call, stops, tmp_path):
-    call(train_script, WORDS)
-    before = everything_in(tmp_path)
-    stop = stops(train_script, WORDS, "--seed", 5, "--resume")
-    assert (stop.status, len(stop.err.splitlines())) == (2, 1)
-    assert "seed is 5, was 4" in stop.err
-    assert everything_in(tmp_path) == before
-
-
-@pytest.mark.parametrize(
-    "edit",
-    [
-        lambda state: state["optimizer"]["state"][0].update(momentum_buffer=torch.zeros(3)),
-        lambda state: state["optimizer"]["state"][0].update(momentum_buffer="x"),
-        lambda state: state["optimizer"]["state"].update({99: {}}),
-        lambda state: state["optimizer"]["param_groups"][0].update(lr="x"),
-        lambda state: state["optimizer"]["param_groups"][0].pop("weight_decay"),
-        lambda state: state["history"].extend(state["history"] * 5),
-        lambda state: state["history"].append({5: 3}),
-        lambda state: state["settings"].update(seed=torch.ones(2)),
-        lambda state: state["model"].update({"output.bias": torch.zeros(3)}),
-        lambda state: state["random"].clear(),
-    ],
-)
-def test_a_resume_point_with_odd_values_is_refused_and_kept(stops, stopped, tmp_path, edit):
-    path = tmp_path / "here" / "net.pt.resume"
-    state = read_dict(path)
-    edit(state)
-    write_dict(path, state)
-    before = path.read_bytes()
-    stop = stops(train_script, WORDS, "--resume")
-    assert (stop.status, len(stop.err.splitlines())) == (2, 1)
-    assert path.read_bytes() == before
-
-
-def test_a_damaged_resume_point_is_refused_and_kept(stops, stopped, tmp_path):
-    path = tmp_path / "here" / "net.pt.resume"
-    path.write_bytes(path.read_bytes()[:-100])
-    before = everything_in(tmp_path)
-    stop = stops(train_script, WORDS, "--resume")
-    assert (stop.status, len(stop.err.splitlines())) == (2, 1)
-    assert "net.pt.resume" in stop.err
-    assert everything_in(tmp_path) == before
-
-
-def test_an_output_that_another_run_is_writing_is_refused(stops, tmp_path):
-    with open(tmp_path / "here" / "net.pt.lock", "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        stop = stops(train_script, WORDS)
-    assert (stop.status, len(stop.err.splitlines())) == (2, 1)
-    assert "net.pt" in stop.err
-    assert list(everything_in(tmp_path)) == ["here", "here/net.pt.lock"]
 
 
 # The checkpoint of a run
@@ -670,87 +389,6 @@ def test_more_threads_are_used_if_asked_for(call):
     assert load_checkpoint("net.pt")["versions"]["threads"] == 2
 
 
-def test_a_first_epoch_of_the_loader_is_the_first_of_the_training(some_digits, batches):
-    trained(some_params(epochs=1), some_digits, seed=5)
-    seen = list(batches)
-    batches.clear()
-    alone = list(get_dataloader(some_digits, 50, seed=5))
-    assert all(
-        torch.equal(one.indices, other.indices) for one, other in zip(seen, alone, strict=True)
-    )
-
-
-def test_a_single_image_can_be_trained_on():
-    digits = as_digits(torch.zeros(1, 28, 28, dtype=torch.uint8), torch.tensor([3]))
-    net, history = trained(some_params(batch_size=1, epochs=3), digits)
-    assert len(history) == 3
-    assert all(torch.isfinite(p).all() for p in net.parameters())
-
-
-@pytest.mark.parametrize("misspelt", [{"optimizer": "adamw"}, {"rate_schedule": "cosine"}])
-def test_a_misspelt_value_is_an_error_from_python_too(some_digits, misspelt):
-    with pytest.raises(UserError):
-        trained(some_params(**misspelt), some_digits)
-    with pytest.raises(UserError):
-        trained(some_params(), some_digits, precision="fp16")
-
-
-def test_a_batch_size_larger_than_the_data_set_is_refused(some_digits):
-    with pytest.raises(UserError, match="501"):
-        trained(some_params(batch_size=501), some_digits)
-
-
-def test_training_leaves_the_data_set_as_it_was(some_digits):
-    before = some_digits.images.clone()
-    trained(some_params(epochs=1, jitter=2), some_digits)
-    assert torch.equal(some_digits.images, before)
-
-
-def test_training_in_place_starts_from_the_present_weights(some_digits):
-    params = some_params(epochs=1, learning_rate=1e-12)
-    net = random_net()
-    before = weights_of(net)
-    train(net, some_digits, params)
-    assert all(torch.allclose(net.state_dict()[k], before[k], atol=1e-6) for k in before)
-
-
-@pytest.mark.parametrize("there", ["lines of runs", "a folder", "a pipe"])
-def test_what_stands_where_the_history_would_be_written_is_kept(stops, tmp_path, batches, there):
-    if there == "lines of runs":
-        Path("net.csv").write_text("data,precision,seed\nMNIST,fp32,0\n")
-    elif there == "a folder":
-        Path("net.csv").mkdir()
-    else:
-        os.mkfifo("net.csv")
-    before = everything_in(tmp_path)
-    stop = stops(train_script, "--model small --hidden-units 5 --epochs 1 --output net")
-    assert (stop.status, len(stop.err.splitlines())) == (2, 1)
-    assert "net.csv" in stop.err
-    assert everything_in(tmp_path) == before
-    assert not batches
-
-
-@pytest.mark.parametrize(
-    "history",
-    [
-        [{}],
-        [{"epoch": 2, "loss": 1.0, "rate": 1.0}],
-        [{"epoch": 1, "loss": 1.0}],
-        [{"epoch": 1, "loss": 1.0, "rate": 1.0, "more": 2}],
-        [{"epoch": True, "loss": 1.0, "rate": 1.0}, {"epoch": 1, "loss": 1.0, "rate": 1.0}],
-    ],
-)
-def test_a_resume_point_with_another_history_is_refused(stops, call, monkeypatch, history):
-    words = "--model small --hidden-units 5 --epochs 2 --batch-size 500 --output net.pt --quiet"
-    monkeypatch.setattr(train_script.ResumePoint, "remove", lambda point: None)
-    call(train_script, words)
-    content = torch.load("net.pt.resume", weights_only=True)
-    torch.save(content | {"history": history}, "net.pt.resume")
-    stop = stops(train_script, words, "--resume")
-    assert (stop.status, len(stop.err.splitlines())) == (2, 1)
-    assert "net.pt.resume" in stop.err
-
-
 # From Python
 
 
@@ -807,51 +445,7 @@ def test_the_constraint_acts_on_a_wrapped_net_too(some_digits):
         train(torch.nn.Linear(784, 10), some_digits, params)
 
 
-@pytest.mark.parametrize(
-    "form", [dict, lambda fields: type("Mine", (), fields)], ids=["dict", "class"]
-)
-def test_hyperparameters_may_come_in_any_form_but_not_misspelt(some_digits, form):
-    fields = vars(some_params(epochs=1))
-    assert len(train(first_net(some_params()), some_digits, form(fields))) == 1
-    for wrong in ({"learning_rat": 9}, {"epochs": 0}):
-        with pytest.raises(UserError, match=next(iter(wrong))):
-            train(first_net(some_params()), some_digits, form(fields | wrong))
-
-
 @pytest.mark.parametrize("seed", [1.5, "one", None, [1.5]])
 def test_a_seed_that_is_not_a_whole_number_is_refused(some_digits, seed):
     with pytest.raises(UserError, match="seed"):
         train(first_net(some_params()), some_digits, some_params(), seed=seed)
-
-
-def test_a_momentum_that_starts_at_0_keeps_the_last_step_for_the_next():
-    """dw(t) = p(t) dw(t-1) - ..., with dw(t-1) that of a step whose own p was 0."""
-    module = torch.nn.Linear(1, 1, bias=False)
-    params = some_params(optimizer="sgd", momentum_start=0.0)
-    optimizer = make_optimizer(module, params)
-    w, dw = module.weight.item(), 0.0
-    for rate, momentum in ((0.5, 0.0), (0.4, 0.0), (0.3, 0.6), (0.2, 0.9)):
-        factor = set_schedule(optimizer, rate, momentum)
-        ((module.weight**2).sum() / 2 * factor).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        dw = momentum * dw - (1 - momentum) * rate * w
-        w += dw
-        assert module.weight.item() == pytest.approx(w, rel=1e-4, abs=1e-7)
-
-
-def test_a_resume_point_of_a_machine_with_gpus_can_be_continued_here(tmp_path, some_digits):
-    """Of older form, with a list of generators, and of the present one."""
-    params = some_params(**DROPOUT)
-    whole, _ = trained(params, some_digits)
-    for states in ([torch.zeros(16, dtype=torch.uint8)] * 8, torch.zeros(16, dtype=torch.uint8)):
-        path = tmp_path / "net.pt.resume"
-        with pytest.raises(KeyboardInterrupt):
-            point = ResumePoint(path, {})
-            trained(params, some_digits, resume_point=point, progress=Stopping(1))
-        content = read_dict(path)
-        content["random"]["cuda"] = states
-        write_dict(path, content)
-        point = ResumePoint(path, {})
-        point.load()
-        assert same_weights(whole, trained(params, some_digits, resume_point=point)[0])

@@ -1,0 +1,68 @@
+"""What is recorded of a training run: in its checkpoint, its history, its line of results."""
+
+import csv
+import io
+import platform
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def versions() -> dict[str, Any]:
+    """What, beside command and seed, bit-identical weights depend on."""
+    return {
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+        "machine": f"{platform.system()} {platform.machine()}",
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def provenance() -> dict[str, Any]:
+    """How a checkpoint came about."""
+    return {"command": command_line(Path(sys.argv[0]).name), "versions": versions()}
+
+
+def command_line(script: str) -> str:
+    """The command that was given, less --resume and --quiet, which change nothing in the result."""
+    words = [word for word in sys.argv[1:] if word not in ("--resume", "--quiet")]
+    return shlex.join(["python", script, *words])
+
+
+def history_lines(history: list[dict[str, Any]]) -> bytes:
+    """The history as a CSV file: epoch, loss, rate, and errors where they were counted."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, ["epoch", "loss", "rate", "errors"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    return text.getvalue().encode()
+
+
+RESULT_COLUMNS = ("errors", "cases", "errors_per_digit", "loss", "threads", "torch")
+
+
+def columns_of(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """The `RESULT_COLUMNS` of a checkpoint."""
+    return result_columns(
+        checkpoint["result"], checkpoint["history"][-1]["loss"], checkpoint["versions"]
+    )
+
+
+def result_columns(
+    result: dict[str, Any], loss: float | None, versions: dict[str, Any]
+) -> dict[str, Any]:
+    """The `RESULT_COLUMNS` of a run, as its line in a CSV file has them; a loss may be missing."""
+    return {
+        "errors": result["errors"],
+        "cases": result["cases"],
+        "errors_per_digit": " ".join(map(str, result["errors_per_digit"])),
+        "loss": "" if loss is None else loss,
+        "threads": versions["threads"],
+        "torch": versions["torch"],
+    }

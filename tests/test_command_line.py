@@ -1,0 +1,162 @@
+"""Flags, their defaults and the help."""
+
+import re
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from common import FAKE_TENSORBOARD, FakeWriter, Reached, everything_in, reached
+
+import distillation
+import distillation_no_three
+import evaluate
+import train
+from support.checkpoints import load_checkpoint
+from support.command_line import Parser, hyperparameter_flags
+from support.hyperparameters import default_params
+
+# Values
+
+# Of every hyperparameter a value that is neither its local nor its paper value.
+OTHER = {
+    "hidden_units": 7,
+    "epochs": 2,
+    "schedule_epochs": 9,
+    "batch_size": 800,
+    "optimizer": {"sgd": "adam", "adam": "sgd"},
+    "learning_rate": 0.123,
+    "rate_schedule": {"linear": "exponential", "exponential": "linear"},
+    "rate_decay": 0.9,
+    "momentum_start": 0.25,
+    "momentum_end": 0.75,
+    "momentum_epochs": 4,
+    "adam_beta2": 0.95,
+    "dropout_visible": 0.1,
+    "dropout_hidden": 0.3,
+    "max_squared_length": 7.5,
+    "jitter": 1,
+    "init_std": 0.03,
+    "temperature": 3.5,
+    "hard_weight": 0.25,
+}
+
+
+@pytest.mark.parametrize(
+    ("script", "kind", "words"),
+    [
+        (train, "Cumbersome", "--model cumbersome"),
+        (train, "Small", "--model small"),
+        (distillation, "Distilled", ""),
+        (distillation_no_three, "Distilled", ""),
+    ],
+)
+@pytest.mark.parametrize("params", ["local", "paper"])
+def test_every_flag_overrides_its_value_and_the_checkpoint_records_all(
+    call, teacher, script, kind, words, params
+):
+    defaults = vars(default_params(params, kind))
+    changed = {
+        name: other[defaults[name]] if isinstance(other := OTHER[name], dict) else other
+        for name in defaults
+    }
+    if kind == "Distilled":
+        changed["jitter"] = 0  # the only value that distillation takes
+        words = f"--teacher {teacher}"
+    assert all(changed[name] != defaults[name] for name in defaults if name != "jitter")
+    flags = [word for n, v in changed.items() for word in (f"--{n.replace('_', '-')}", v)]
+    call(script, words, *flags, "--params", params, "--output net.pt --quiet")
+    assert load_checkpoint("net.pt")["parameters"] == changed
+
+
+@pytest.mark.parametrize("params", ["local", "paper"])
+def test_without_flags_the_chosen_class_is_what_trains(call, params):
+    call(train, "--model", "small", "--params", params, "--epochs", 1, "--hidden-units", 3)
+    recorded = load_checkpoint("runs/small_model_3.pt")["parameters"]
+    assert recorded == vars(default_params(params, "Small")) | {"epochs": 1, "hidden_units": 3}
+
+
+def test_without_the_digit_a_net_of_300_units_is_distilled_at_temperature_8(call, teacher):
+    call(distillation_no_three, "--teacher", teacher, "--epochs", 1, "--quiet")
+    recorded = load_checkpoint("runs/distilled_model_wo3_300_8.pt")["parameters"]
+    assert (recorded["hidden_units"], recorded["temperature"]) == (300, 8)
+
+
+def test_a_default_of_a_script_is_taken_in_its_type():
+    parser = Parser("", description="")
+    hyperparameter_flags(parser, "Distilled", hidden_units="300")
+    assert parser.parse_args([]).hidden_units == [300]
+
+
+def test_a_path_that_starts_with_the_home_folder_is_expanded(call, monkeypatch, teacher, tmp_path):
+    """The shell leaves the ~ of `--output=~/net.pt` as it is."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", FAKE_TENSORBOARD)
+    shutil.copy(teacher, tmp_path / "teacher.pt")
+    words = "--teacher=~/teacher.pt --hidden-units 5 --epochs 1 --log=~/events --quiet"
+    call(distillation, words, "--output=~/net.pt --results=~/lines.csv")
+    assert (tmp_path / "net.pt").exists() and (tmp_path / "lines.csv").exists()
+    assert FakeWriter.last.folder == str(tmp_path / "events" / "net")
+    call(evaluate, "~/net.pt")
+    assert not list(Path(".").iterdir())
+
+
+def test_an_error_in_a_word_of_several_lines_is_one_line(stops):
+    for words in (["--foo\nbar"], ["--epochs", "\n5000000\n"]):
+        stop = stops(train, *words)
+        assert (stop.status, len(stop.err.splitlines())) == (2, 1)
+
+
+# Help
+
+
+@pytest.mark.parametrize(
+    ("script", "kind"),
+    [(train, "Cumbersome"), (distillation, "Distilled"), (distillation_no_three, "Distilled")],
+)
+def test_help_tells_every_hyperparameter_with_its_meaning_and_values(stops, script, kind):
+    stop = stops(script, "--help")
+    assert (stop.status, stop.err) == (0, "")
+    told = dict(re.findall(r"^  --([\w-]+) [\w|]+ \.\.\.\s+(.*)$", stop.out, re.MULTILINE))
+    local, paper = (vars(default_params(params, kind)) for params in ("local", "paper"))
+    for name in local:
+        meaning, defaults = re.fullmatch(r"(.+) \[(.+)\]", told[name.replace("_", "-")]).groups()
+        assert len(meaning.split()) >= 3
+        if script is distillation_no_three and name in distillation_no_three.DEFAULTS:
+            continue  # it has values of its own
+        assert f"{local[name]}" in defaults
+        assert f"{paper[name]}" in defaults
+
+
+def test_help_of_the_script_without_threes_tells_the_values_that_it_takes(stops):
+    out = stops(distillation_no_three, "--help").out
+    told = dict(re.findall(r"^  --([\w-]+) [\w|]+ \.\.\.\s+(.*)$", out, re.MULTILINE))
+    assert re.search(r"\[.*\b300\b", told["hidden-units"])
+    assert re.search(r"\[.*\b8(\.0)?\b", told["temperature"])
+
+
+def test_help_of_evaluate_tells_its_flags(stops):
+    stop = stops(evaluate, "--help")
+    assert stop.status == 0
+    assert all(flag in stop.out for flag in ("--json", "--data", "--data-dir", "CHECKPOINT"))
+
+
+@pytest.mark.parametrize("script", [train, distillation, distillation_no_three, evaluate])
+def test_help_writes_nothing(stops, tmp_path, script):
+    stops(script, "--help")
+    assert everything_in(tmp_path) == {"here": None}
+
+
+@pytest.mark.parametrize("script", [train, distillation, distillation_no_three, evaluate])
+def test_the_examples_in_the_help_can_be_parsed(script, monkeypatch, capsys):
+    """Each is a command line of this script that is not refused."""
+    examples = script.EXAMPLES.splitlines()
+    assert examples
+    monkeypatch.setattr(script, "load_mnist" if script is evaluate else "set_up", reached)
+    for example in examples:
+        words = shlex.split(example, comments=True)
+        place = words.index(f"{script.__name__}.py")
+        monkeypatch.setattr("sys.argv", words[place:])
+        with pytest.raises(Reached):
+            script.main()

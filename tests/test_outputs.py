@@ -1,0 +1,112 @@
+"""The files of a run: what stands in their place is kept."""
+
+import csv
+import fcntl
+import os
+from pathlib import Path
+
+import pytest
+from common import SMALL, everything_in, random_net
+
+import train
+from support.checkpoints import load_checkpoint
+from support.errors import UserError
+from support.outputs import RunFiles
+
+# What stands there already
+
+
+def test_the_history_lies_beside_the_checkpoint(call, teacher):
+    call(train, SMALL.replace("--epochs 1", "--epochs 3"), "--output net.pt --quiet")
+    with open("net.pt.csv", newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == 3
+    for line, entry in zip(lines, load_checkpoint("net.pt")["history"], strict=True):
+        assert {name: float(value) for name, value in line.items()} == entry
+
+
+def test_an_existing_output_is_replaced_only_at_the_end(call, monkeypatch, tmp_path):
+    call(train, SMALL, "--output net.pt --quiet")
+    old = (tmp_path / "here" / "net.pt").read_bytes()
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "train_one_epoch", stop)
+        with pytest.raises(KeyboardInterrupt):
+            call(train, SMALL, "--seed 1", "--output net.pt --quiet")
+    assert (tmp_path / "here" / "net.pt").read_bytes() == old
+    call(train, SMALL, "--seed 1", "--output net.pt --quiet --resume")
+    assert load_checkpoint("net.pt")["seed"] == 1
+
+
+@pytest.mark.parametrize("there", ["lines of runs", "a folder", "a pipe"])
+def test_what_stands_where_the_history_would_be_written_is_kept(stops, tmp_path, batches, there):
+    if there == "lines of runs":
+        Path("net.csv").write_text("data,precision,seed\nMNIST,fp32,0\n")
+    elif there == "a folder":
+        Path("net.csv").mkdir()
+    else:
+        os.mkfifo("net.csv")
+    before = everything_in(tmp_path)
+    stop = stops(train, "--model small --hidden-units 5 --epochs 1 --output net")
+    assert (stop.status, len(stop.err.splitlines())) == (2, 1)
+    assert "net.csv" in stop.err
+    assert everything_in(tmp_path) == before
+    assert not batches
+
+
+def test_an_output_that_another_run_is_writing_is_refused(stops, tmp_path):
+    with open(tmp_path / "here" / "net.pt.lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        stop = stops(train, SMALL, "--output net.pt")
+    assert (stop.status, len(stop.err.splitlines())) == (2, 1)
+    assert "net.pt" in stop.err
+    assert list(everything_in(tmp_path)) == ["here", "here/net.pt.lock"]
+
+
+# Names of outputs
+
+
+def test_a_checkpoint_of_another_run_is_kept_under_another_name(call, capsys):
+    """As is a file of something else; one of the same run is replaced."""
+    call(train, SMALL, "--output net.pt --quiet")
+    first, history = Path("net.pt").read_bytes(), Path("net.pt.csv").read_bytes()
+    call(train, SMALL, "--output net.pt --quiet --seed 1")
+    assert "net.1.pt" in capsys.readouterr().out
+    assert (Path("net.1.pt").read_bytes(), Path("net.1.pt.csv").read_bytes()) == (first, history)
+    call(train, SMALL, "--output net.pt --quiet --seed 1")
+    assert not Path("net.2.pt").exists()
+    Path("net.pt").write_text("notes")
+    call(train, SMALL, "--output net.pt --quiet --seed 1")
+    assert Path("net.2.pt").read_text() == "notes"
+    assert load_checkpoint("net.pt")["seed"] == 1
+
+
+def other_run(path, seed):
+    net = random_net(5, seed=seed)
+    settings = {"seed": seed, "parameters": {"epochs": 1}}
+    RunFiles(path).save(net, settings, {"history": [{"epoch": 1, "loss": seed, "rate": 1}]})
+
+
+def test_a_checkpoint_of_another_run_gets_the_first_number_that_is_quite_free(tmp_path):
+    """Neither a checkpoint nor the history of one is lost for a name."""
+    (tmp_path / "net.1.pt.csv").write_text("mine")
+    (tmp_path / "net.2.pt").write_text("mine")
+    for seed in (0, 1):
+        other_run(tmp_path / "net.pt", seed)
+    assert (tmp_path / "net.1.pt.csv").read_text() == (tmp_path / "net.2.pt").read_text() == "mine"
+    assert load_checkpoint(tmp_path / "net.3.pt")["seed"] == 0
+    assert "\n1,0,1," in (tmp_path / "net.3.pt.csv").read_text()
+    assert load_checkpoint(tmp_path / "net.pt")["seed"] == 1
+
+
+def test_a_hyperparameter_that_was_added_later_makes_no_other_run(tmp_path):
+    other_run(tmp_path / "net.pt", 0)
+    settings = {"seed": 0, "parameters": {"epochs": 1, "new": 3}}
+    files = RunFiles(tmp_path / "net.pt")
+    files.check_same_run(settings)
+    for changed in ({"seed": 1}, {"parameters": {"epochs": 2, "new": 3}}, {"parameters": {}}):
+        with pytest.raises(UserError, match="another run"):
+            files.check_same_run(settings | changed)
