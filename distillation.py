@@ -103,9 +103,9 @@ def distill(
     the keyword arguments of `train`. Raises UserError for a net that does not take or return what
     `with_logits` says, and for jitter, under which the logits would not be those of the images.
     """
-    params = checked_params(params, "Distilled")
+    params, first = checked_params(params, "Distilled"), transfer_set.images[:1]
     with taking_pixels("student"):
-        check_shape("student", logits_of(student, transfer_set.images[:1]), 1)
+        check_shape("student", logits_of(student, first), len(first))
     transfer_set = with_logits(transfer_set, teacher)
     warn_of_teacher(transfer_set)
     loss = distillation_loss(params.temperature, params.hard_weight)

@@ -109,7 +109,7 @@ def _report(path: Path, header: list[str], runs: list[set[tuple[str, str]]]) -> 
     count = sum(any(run <= as_text(line) for line in failed) for run in runs)
     if count:
         raise TrainingFailed(
-            f"{count} of {in_words(len(runs))} failed: see {path}; to try one again, delete its line"
+            f"{count} of {in_words(len(runs))} failed: see {path}; to try again, delete their lines"
         )
 
 

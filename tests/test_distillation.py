@@ -11,7 +11,7 @@ import distillation
 from dataset import pixels
 from distillation import distill, distill_together, distillation_loss, group_small, soft_targets
 from evaluate import count_errors, logits_of
-from support.checkpoints import load_model
+from support.checkpoints import load_model, save_model
 from support.errors import UserError
 from support.hyperparameters import default_params
 from support.reporting import Progress
@@ -417,3 +417,42 @@ def test_of_a_sweep_the_teacher_is_read_and_asked_once(call, monkeypatch, teache
     words = "--hidden-units 5 --epochs 1 --batch-size 500 --temperature 2 8 --hard-weight 0.1 0.2"
     call(distillation, "--teacher", teacher, words)
     assert len(asked) == 1
+
+
+def test_the_default_device_of_the_user_changes_nothing(some_digits, tmp_path):
+    params, teacher = some_params("Distilled", epochs=1), random_net(20)
+    save_model(tmp_path / "teacher.pt", teacher)
+    students = [first_student(params), first_student(params)]
+    distill(students[0], teacher, some_digits, params)
+    together = [distill_together([2.0], [1], teacher, some_digits, params)]
+    torch.set_default_device("meta")
+    try:
+        teacher = load_model(tmp_path / "teacher.pt")
+        distill(students[1], teacher, some_digits, params)
+        together.append(distill_together([2.0], [1], teacher, some_digits, params))
+    finally:
+        torch.set_default_device(None)
+    assert same_weights(*students)
+    assert same_weights(*(found[2.0, 1] for found in together))
+
+
+def test_students_distilled_together_take_whole_numbers_as_seeds(some_digits):
+    for seeds in ([1.5], [], [1, 1]):
+        with pytest.raises(UserError, match="seed"):
+            distill_together([2.0], seeds, random_net(), some_digits, some_params("Distilled"))
+
+
+def test_there_is_no_loss_on_labels_for_a_stack():
+    with pytest.raises(UserError, match="hard_weight"):
+        distillation_loss(torch.ones(2, 1, 1), 0.1)
+
+
+def test_an_empty_transfer_set_is_refused(some_digits):
+    params = some_params("Distilled")
+    with pytest.raises(UserError, match="no image"):
+        distill(first_student(params), random_net(), some_digits[:0], params)
+
+
+def test_jitter_of_a_student_is_refused_when_it_is_set():
+    with pytest.raises(UserError, match="jitter"):
+        default_params("local", "Distilled").jitter = 2

@@ -1,9 +1,11 @@
 import re
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from common import first_net, same_weights, some_params
+from common import ROOT, first_net, same_weights, some_params
 
 import train
 from support.errors import UserError
@@ -226,3 +228,34 @@ def test_a_script_says_in_one_line_what_is_wrong_in_an_edited_class(
     stop = stops(train, "--params", "local" if params is LocalParams else "paper")
     assert stop.status == 2
     assert re.fullmatch(rf"error: .*{params.__name__}\.Cumbersome\.{field}\b.*\n", stop.err)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "named"),
+    [
+        ("learning_rate = 0.002  # 0.001", "learning_rat = 0.002  # 0.001", "learning_rat"),
+        ("class Distilled:", "class Distiled:", "LocalParams"),
+        ("class LocalParams:", "class LocalParam:", "LocalParams"),
+        ("epochs = 400", "epochs = ", "SyntaxError"),
+        ("temperature = 20.0  # [KD] s.3\n        hard", "hard", "temperature"),
+    ],
+)
+def test_any_edit_of_the_file_that_goes_wrong_is_one_line(tmp_path, old, new, named):
+    """In a copy of the project, as a user edits it."""
+    for path in [*ROOT.glob("*.py"), *ROOT.glob("support/*.py")]:
+        copy = tmp_path / path.relative_to(ROOT)
+        copy.parent.mkdir(exist_ok=True)
+        copy.write_bytes(path.read_bytes())
+    edited = tmp_path / "training_params.py"
+    assert old in edited.read_text()
+    edited.write_text(edited.read_text().replace(old, new, 1))
+    done = subprocess.run(
+        [sys.executable, "distillation.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("error: training_params.py") and named in done.stderr
+    assert len(done.stderr.splitlines()) == 1

@@ -449,3 +449,16 @@ def test_the_constraint_acts_on_a_wrapped_net_too(some_digits):
 def test_a_seed_that_is_not_a_whole_number_is_refused(some_digits, seed):
     with pytest.raises(UserError, match="seed"):
         train(first_net(some_params()), some_digits, some_params(), seed=seed)
+
+
+@pytest.mark.parametrize("test_set", [False, True])
+def test_a_trained_net_is_left_in_eval_mode(some_digits, test_set):
+    net = first_net(some_params(**DROPOUT))
+    train(net, some_digits, some_params(**DROPOUT), test_set=some_digits if test_set else None)
+    assert not net.training
+
+
+@pytest.mark.parametrize("seed", [2**64, -(2**63) - 1, []])
+def test_a_seed_of_more_than_64_bits_is_refused(some_digits, seed):
+    with pytest.raises(UserError, match="64 bits"):
+        train(first_net(some_params()), some_digits, some_params(), seed=seed)
