@@ -17,7 +17,7 @@ from torch import Tensor
 from support.errors import UserError
 from support.files import sha256
 from support.mnist_files import SHA256, FilesMissing, read_mnist
-from support.seeds import as_seeds
+from support.seeds import as_seeds, whole_number
 
 HERE = Path(__file__).parent
 SAMPLE = HERE / "data" / "sample-5000.npz"
@@ -75,14 +75,19 @@ def as_digits(images: Tensor, labels: Tensor) -> Digits:
     if images.dtype != torch.uint8 or images.shape != (len(labels), 28, 28):
         kind = f"{str(images.dtype)[6:]} {tuple(images.shape)}"
         raise UserError(f"images must be uint8 ({len(labels)}, 28, 28), as labels are, not {kind}")
-    if ((labels < 0) | (labels > 9) | (labels != labels.long())).any():
+    try:
+        whole = labels.long()
+        fit = ((whole >= 0) & (whole <= 9) & (whole.double() == labels.double())).all()
+    except (RuntimeError, NotImplementedError):  # as of sparse tensors
+        fit = False
+    if labels.is_complex() or not fit:
         raise UserError("labels must be whole numbers from 0 to 9")
-    return Digits(images, labels.long(), torch.arange(len(labels), device=labels.device))
+    return Digits(images, whole, torch.arange(len(labels), device=labels.device))
 
 
 def pixels(images: Tensor) -> Tensor:
     """uint8 images (..., 28, 28) as the nets take them: float32 (..., 784) in [0, 1]."""
-    return images.flatten(-2).div(255)
+    return images.flatten(-2).to(torch.float32).div_(255)
 
 
 def load_mnist(data_dir: str | Path | None = None, source: str = "auto") -> Mnist:
@@ -236,6 +241,8 @@ def get_dataloader(
     Several seeds give batches with a leading axis, one order for each. Raises UserError if a batch
     is larger than the data set.
     """
+    batch_size = whole_number("batch_size", batch_size, least=1)
+    jitter = whole_number("jitter", jitter, least=0)
     if batch_size > len(digits):
         raise UserError(f"a batch of {batch_size} is larger than the data set ({len(digits)})")
     seeds, stacked = as_seeds(seed)

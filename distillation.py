@@ -8,13 +8,13 @@ The last line, after two minutes on two processor cores:
 784-1200-1200-10, at a temperature of 20, on training images that were not translated.
 """
 
+import support.interrupts  # noqa: F401
+
 import argparse
 import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
-
-import support.interrupts  # noqa: F401
 
 import torch
 import torch.nn.functional as F
@@ -33,14 +33,7 @@ from support.script import run_script
 from support.seeds import as_seeds
 from support.setup import set_up
 from support.sweep import Job, sweep
-from support.teacher import (
-    check_logits,
-    check_shape,
-    load_teacher,
-    report_teacher,
-    taking_pixels,
-    warn_of_teacher,
-)
+from support.teacher import check_logits, load_teacher, report_teacher, warn_of_teacher
 from train import Loss, hard_loss, run, train
 
 STACKED_UNITS = 100  # up to here a stack of students takes less time than one after the other
@@ -103,9 +96,7 @@ def distill(
     the keyword arguments of `train`. Raises UserError for a net that does not take or return what
     `with_logits` says, and for jitter, under which the logits would not be those of the images.
     """
-    params, first = checked_params(params, "Distilled"), transfer_set.images[:1]
-    with taking_pixels("student"):
-        check_shape("student", logits_of(student, first), len(first))
+    params = checked_params(params, "Distilled")
     transfer_set = with_logits(transfer_set, teacher)
     warn_of_teacher(transfer_set)
     loss = distillation_loss(params.temperature, params.hard_weight)
@@ -119,9 +110,8 @@ def with_logits(transfer_set: Digits, teacher: nn.Module) -> Digits:
     never change. The teacher takes pixels, float32 (N, 784) in [0, 1], and returns logits (N, 10).
     Raises UserError if it does not, or if they are not finite, or probabilities.
     """
-    with taking_pixels("teacher"):
-        logits = logits_of(teacher, transfer_set.images)
-    check_logits(logits, len(transfer_set))
+    logits = logits_of(teacher, transfer_set.images)
+    check_logits(logits)
     return replace(transfer_set, teacher_logits=logits)
 
 

@@ -13,10 +13,10 @@ that it has never seen". Most of its errors on 3s disappear when the bias of tha
 `--keep 7 8` leaves out everything but 7s and 8s.
 """
 
+import support.interrupts  # noqa: F401
+
 import argparse
 from typing import Any, NamedTuple
-
-import support.interrupts  # noqa: F401
 
 import torch
 from torch import Tensor

@@ -9,6 +9,8 @@ Prints a line for each, by default for those in models/, in ten seconds:
 `logits_of`, `count_errors` and `measure` do the same for any net in Python.
 """
 
+import support.interrupts  # noqa: F401
+
 import argparse
 import itertools
 import json
@@ -22,8 +24,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import support.interrupts  # noqa: F401
-
 import torch
 from torch import Tensor, nn
 
@@ -33,6 +33,7 @@ from support.command_line import Parser, data_flags, user_path
 from support.errors import UserError
 from support.files import read_file, sha256
 from support.hyperparameters import PIXELS, checked
+from support.nets import checked_logits, taking_pixels
 from support.paper import paper_errors
 from support.script import run_script
 
@@ -50,11 +51,14 @@ python evaluate.py --verify  # compare with what is recorded
 def logits_of(model: nn.Module, images: Tensor, chunk: int = 2000) -> Tensor:
     """float32 logits (N, 10) in eval mode for uint8 images (N, 28, 28); no random number is drawn.
 
-    Those of a stack are (S, N, 10). In chunks, for memory, on the device of the model.
+    Those of a stack are (S, N, 10). In chunks, for memory, on the device of the model, which is in
+    eval mode afterwards. Raises UserError for a net that does not take or return these.
     """
-    model.eval()
-    device = next((parameter.device for parameter in model.parameters()), images.device)
-    logits = [model(pixels(part.to(device))).float() for part in images.split(chunk)]
+    with taking_pixels(model):
+        model.eval()
+        device = next((parameter.device for parameter in model.parameters()), images.device)
+        parts = [pixels(part.to(device)) for part in images.split(chunk)]
+        logits = [checked_logits(model, model(part), len(part)) for part in parts]
     return torch.cat(logits, dim=-2).to(images.device)
 
 

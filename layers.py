@@ -126,8 +126,8 @@ def init_weights(model: RectifierNet, std: float, seed: int = 0) -> None:
     """
     generator = torch.Generator("cpu").manual_seed(operator.index(seed))
     for layer in (model.hidden1, model.hidden2, model.output):
-        drawn = torch.empty(layer.weight.shape, device="cpu").normal_(std=std, generator=generator)
-        layer.weight.copy_(drawn)
+        drawn = torch.empty(layer.weight.shape, dtype=torch.float32, device="cpu")
+        layer.weight.copy_(drawn.normal_(std=std, generator=generator))
         layer.bias.zero_()
 
 
@@ -138,7 +138,7 @@ def scale_weights(model: RectifierNet) -> RectifierNet:
     A plain net of three linear layers that gives the same logits as `model` in eval mode.
     """
     with torch.device("cpu"):
-        scaled = type(model)(model.hidden_units, dropout_visible=0.0, dropout_hidden=0.0)
+        scaled = type(model)(model.hidden_units, dropout_visible=0.0, dropout_hidden=0.0).float()
     state = {name: value.detach().float().cpu() for name, value in model.state_dict().items()}
     shares = (model.dropout_visible, model.dropout_hidden, model.dropout_hidden)
     for layer, dropout in zip(LAYERS, shares, strict=True):

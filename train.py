@@ -9,24 +9,25 @@ minibatches of [DO] app. A on images jittered by up to two pixels. `--model smal
 The function `train` is the one training loop of this project: distillation is another loss.
 """
 
+import support.interrupts  # noqa: F401
+
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from typing import Any
-
-import support.interrupts  # noqa: F401
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dataset import Digits, Loader, Mnist, get_dataloader
-from evaluate import count_errors, measure
+from evaluate import count_errors, logits_of, measure
 from layers import CumbersomeNet, RectifierNet, SmallNet, init_weights, scale_weights
 from support.checkpoints import load_checkpoint, unwrapped
 from support.command_line import Parser, chosen_params, hyperparameter_flags, training_flags
 from support.errors import TrainingFailed, UserError
 from support.hyperparameters import checked_params
 from support.machine import autocast
+from support.nets import device_to_train_on
 from support.outputs import RunFiles
 from support.records import RESULT_COLUMNS, columns_of, provenance
 from support.reporting import Progress, announce, report
@@ -106,9 +107,9 @@ def train_one_epoch(
         with autocast(device, precision):
             logits = model(batch.images)
         losses = loss(logits.float(), batch)
+        optimizer.zero_grad()
         (losses.sum() * factor).backward()
         optimizer.step()
-        optimizer.zero_grad()
         if params.max_squared_length:
             constrain(model, params.max_squared_length)
         total += losses.detach() * batch.labels.shape[-1]  # on the device: read once an epoch
@@ -139,12 +140,12 @@ def train(
 ) -> list[dict[str, Any]]:
     """Train `model` in place from its present weights; the history: epoch, loss, rate, errors.
 
-    `params` has the fields of a class in training_params.py (or is one). `seed` gives the order of
-    the images, jitter and dropout: the same seed, machine and number of threads give bit-identical
-    weights, also after resuming. Errors on `test_set` decide nothing. `model` ends in eval mode.
-    Raises UserError for wrong arguments, TrainingFailed if a loss or weight is not finite.
+    `params` is a class of training_params.py or has its fields. `seed` gives the order of images,
+    jitter and dropout: weights are bit-identical on the same machine, with as many threads, and
+    after resuming. Raises UserError for wrong arguments, TrainingFailed if a weight is not finite.
     """
-    params, device = checked_params(params), next(model.parameters()).device  # the data follow it
+    params, device = checked_params(params), device_to_train_on(model, seed)
+    logits_of(model, training_set.images[:1])  # what cannot be trained shows at once
     loader = get_dataloader(training_set.to(device), params.batch_size, seed, params.jitter)
     optimizer = make_optimizer(model, params)
     state = (model, optimizer, loader.generators)

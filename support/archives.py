@@ -87,9 +87,14 @@ def is_plain(record: Any) -> bool:
             if isinstance(value, dict) and not all(isinstance(key, str) for key in value):
                 return False
             rest += value.values() if isinstance(value, dict) else value
-        elif not isinstance(value, str | int | float | None):
+        elif not isinstance(value, str | int | float | None) or _is_huge(value):
             return False
     return True
+
+
+def _is_huge(value: Any) -> bool:
+    """Whether torch.load would refuse this number."""
+    return isinstance(value, int) and abs(value) >= 2**64
 
 
 def as_plain(value: Any) -> Any:
@@ -100,7 +105,9 @@ def as_plain(value: Any) -> Any:
         return {as_plain(key): as_plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [as_plain(inner) for inner in value]
-    for plain in (bool, int, float, str):
+    if isinstance(value, str):
+        return str.__str__(value)  # not its name, if it is of an Enum
+    for plain in (bool, int, float):
         if isinstance(value, plain):
             return plain(value)
     return value

@@ -1,5 +1,6 @@
 """Checkpoints: a net scaled for test time and what is known of it, as a dict in a file."""
 
+import os
 import reprlib
 from pathlib import Path
 from typing import Any
@@ -26,13 +27,14 @@ def save_model(path: str | Path, model: nn.Module, **record: Any) -> None:
     dicts of these. Atomic: under `path` there is the old file or the whole new one. Raises
     UserError, also for what `load_model` would refuse, such as a weight that is not finite.
     """
-    model = unwrapped(model)
-    if not isinstance(model, RectifierNet) or type(model).__name__ not in ARCHITECTURES:
-        nets = " or a ".join(ARCHITECTURES)
-        raise UserError(f"{path} was not written: a {type(model).__name__} is not a {nets}")
-    if problem := _problem_of_keys(model.state_dict()):
+    path, model = Path(os.path.expanduser(path)), unwrapped(model)
+    if problem := _problem_of_net(model):
         raise UserError(f"{path} was not written: {problem}")
-    checkpoint = {name: as_plain(value) for name, value in record.items()} | {
+    try:
+        plain = {name: as_plain(value) for name, value in record.items()}
+    except RecursionError:
+        raise UserError(f"{path} was not written: what it records is nested too deep") from None
+    checkpoint = plain | {
         "format_version": FORMAT_VERSION,
         "architecture": type(model).__name__,
         "hidden_units": int(model.hidden_units),
@@ -45,9 +47,10 @@ def save_model(path: str | Path, model: nn.Module, **record: Any) -> None:
 
 def unwrapped(model: nn.Module) -> nn.Module:
     """The net inside of nn.DataParallel, DistributedDataParallel or torch.compile."""
-    for name in ("_orig_mod", "module"):
-        if isinstance(getattr(model, name, None), nn.Module):
-            return unwrapped(getattr(model, name))
+    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        return unwrapped(model.module)
+    if type(model).__name__ == "OptimizedModule":  # of torch.compile
+        return unwrapped(model._orig_mod)
     return model
 
 
@@ -59,8 +62,8 @@ def load_model(path: str | Path) -> RectifierNet:
 def model_from(checkpoint: dict[str, Any]) -> RectifierNet:
     """The net of a dict that `load_checkpoint` returned, on the CPU, in eval mode."""
     cls = ARCHITECTURES[checkpoint["architecture"]]
-    with torch.device("cpu"):  # whatever the default device of the user
-        model = cls(checkpoint["hidden_units"], dropout_visible=0.0, dropout_hidden=0.0)
+    with torch.device("cpu"), torch.inference_mode(False):  # whatever the user has set
+        model = cls(checkpoint["hidden_units"], dropout_visible=0.0, dropout_hidden=0.0).float()
     model.load_state_dict(checkpoint["state_dict"])
     return model.eval()
 
@@ -78,6 +81,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
 
     Raises UserError that says what is wrong if it cannot be read or is not what it should be.
     """
+    path = Path(os.path.expanduser(path))
     checkpoint = read_dict(path)
     problem = _problem(checkpoint)
     if problem:
@@ -113,6 +117,26 @@ def _problem_of_record(record: dict[str, Any]) -> str | None:
     return None
 
 
+def _problem_of_net(model: Any) -> str | None:
+    """Why the weights alone would not say what a net computes, or None."""
+    if not isinstance(model, RectifierNet) or type(model).__name__ not in ARCHITECTURES:
+        return f"a {type(model).__name__} is not a {' or a '.join(ARCHITECTURES)}"
+    if problem := _problem_of_keys(model.state_dict()):
+        return problem
+    with torch.device("meta"):
+        fresh = type(model)(model.hidden_units, model.dropout_visible, model.dropout_hidden)
+    if _parts(model) != _parts(fresh):
+        return f"its layers are not those of a {type(model).__name__}"
+    if not all(p.is_floating_point() and _is_dense(p) for p in model.parameters()):
+        return "its weights are not real numbers"
+    return None
+
+
+def _parts(model: RectifierNet) -> list[Any]:
+    modules = [(n, type(m), getattr(m, "dropout", None)) for n, m in model.named_modules()]
+    return [*modules, *sorted((name, p.shape) for name, p in model.named_parameters())]
+
+
 def _problem_of_keys(state: dict[str, Any]) -> str | None:
     if state.keys() == {f"{layer}.{kind}" for layer in LAYERS for kind in ("weight", "bias")}:
         return None
@@ -140,6 +164,10 @@ def _problem_of_state(state: Any, units: int) -> str | None:
 
 
 def _is_ordinary(value: Any) -> bool:
-    if not isinstance(value, Tensor) or value.layout is not torch.strided or value.is_meta:
+    if not isinstance(value, Tensor) or not _is_dense(value):
         return False
     return value.is_contiguous()  # else a small file could expand into a huge tensor
+
+
+def _is_dense(value: Tensor) -> bool:
+    return value.layout is torch.strided and not value.is_meta

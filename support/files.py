@@ -6,6 +6,7 @@ import os
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import TextIO
 
 from support.errors import UserError
 
@@ -27,7 +28,8 @@ def replace_file(path: str | Path, content: bytes | memoryview) -> None:
         raise UserError(f"cannot write {path}: it is not a regular file")
     part = path.with_name(f".{path.name}.part")
     try:
-        with open(part, "wb") as file:
+        part.unlink(missing_ok=True)  # of a run that was killed; and a link must not be followed
+        with open(part, "xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -68,16 +70,33 @@ class Lock:
 
     def __enter__(self) -> None:
         try:
-            self.file = open(self.path, "a+", errors="replace")
+            self.file = self._open()
             while not self._take():  # the run that made this file ended meanwhile, and removed it
                 self.file.close()
-                self.file = open(self.path, "a+", errors="replace")
+                self.file = self._open()
+            self._check_ours()
             self.file.truncate(0)
             self.file.write(str(os.getpid()))
             self.file.flush()
         except OSError as error:
             reason = error.strerror or error
             raise UserError(f"cannot write {self.output}: {reason}") from None
+
+    def _open(self) -> TextIO:
+        def opener(path: str, flags: int) -> int:
+            return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
+
+        return open(self.path, "a+", errors="replace", opener=opener)
+
+    def _check_ours(self) -> None:
+        """Raise UserError for a file of something else than a process: it would be removed."""
+        self.file.seek(0)
+        content = self.file.read(100)
+        if content and not content.isdigit():
+            self.file.close()
+            raise UserError(
+                f"{self.path} is not a lock, but has the name of one: move it elsewhere"
+            )
 
     def _take(self) -> bool:
         """Lock the open file; whether it is still the one that others find under its name."""

@@ -6,6 +6,7 @@ The values themselves are in training_params.py.
 import difflib
 import importlib
 import math
+import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import ModuleType, SimpleNamespace
@@ -42,19 +43,20 @@ class Allowed:
         Raises ValueError that says what is allowed.
         """
         if self.words:
-            if value not in list(self.words):
+            if not isinstance(value, str) or value not in self.words:
                 raise ValueError(f"{value!r} is not one of {', '.join(self.words)}")
-            return value
+            return str(value)
         try:
             number = self.type(value)
-            if isinstance(value, bool) or (not isinstance(value, str) and value != number):
+            is_bool = isinstance(value, bool) or str(getattr(value, "dtype", "")).endswith("bool")
+            if is_bool or (self.type is int and not isinstance(value, str) and value != number):
                 raise ValueError
         except (TypeError, ValueError, OverflowError, RuntimeError):
-            raise ValueError(f"{value!r} is not {self.describe()}") from None
+            raise ValueError(f"{reprlib.repr(value)} is not {self.describe()}") from None
         too_low = number <= self.low if self.open_low else number < self.low
         too_high = number >= self.high if self.open_high else number > self.high
-        if not math.isfinite(number) or too_low or too_high:
-            raise ValueError(f"{value} is not {self.describe()}")
+        if too_low or too_high or not math.isfinite(number):
+            raise ValueError(f"{str(value)[:40]} is not {self.describe()}")
         return number
 
 
@@ -130,7 +132,7 @@ def checked_params(params: Any, role: str | None = None, where: str = "params") 
     values = params if isinstance(params, Mapping) else _fields_of(params)
     role = role or ("Distilled" if "temperature" in values else "Small")
     allowed = hyperparameters(role)
-    for name in sorted(values.keys() - allowed.keys()):
+    for name in sorted(map(str, values.keys() - allowed.keys())):
         raise UserError(f"{where}.{name} is not a hyperparameter{_meant(name, allowed)}")
     for name in allowed:
         if name not in values:
@@ -139,7 +141,9 @@ def checked_params(params: Any, role: str | None = None, where: str = "params") 
 
 
 def _fields_of(params: Any) -> dict[str, Any]:
-    return {name: getattr(params, name) for name in dir(params) if not name.startswith("_")}
+    names = [name for name in dir(params) if not name.startswith("_")]
+    fields = {name: getattr(params, name) for name in names}
+    return {name: value for name, value in fields.items() if not callable(value)}
 
 
 def _meant(name: str, names: Iterable[str]) -> str:
@@ -153,7 +157,7 @@ def default_params(params: str, role: str) -> Params:
     `role` is "Cumbersome", "Small" or "Distilled". Raises UserError naming class and field if an
     edited class has a field too many, one too few, or an impossible value.
     """
-    name = {"local": "LocalParams", "paper": "PaperParams"}[params]
+    name = {"local": "LocalParams", "paper": "PaperParams"}.get(params, str(params))
     cls = getattr(getattr(_edited_module(), name, None), role, None)
     if not isinstance(cls, type):
         raise UserError(f"training_params.py: there is no class {name}.{role}")

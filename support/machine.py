@@ -1,7 +1,6 @@
 """What depends on the machine: device and precision."""
 
 import os
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -31,4 +30,4 @@ def autocast(device: str, precision: str) -> Any:
     """Matrix products in bfloat16 if `precision` is "bf16"; weights and updates stay float32."""
     if precision not in ("fp32", "bf16"):
         raise UserError(f"there is no precision {precision!r}: fp32 or bf16")
-    return torch.autocast(device, torch.bfloat16) if precision == "bf16" else nullcontext()
+    return torch.autocast(device, torch.bfloat16, enabled=precision == "bf16")

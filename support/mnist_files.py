@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import io
 import itertools
 import os
 import socket
@@ -11,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from support.errors import UserError
-from support.files import check_regular, read_file
+from support.files import read_file
 
 SHA256 = {  # of the files when unpacked
     "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
@@ -51,45 +52,49 @@ def _content(root: Path, name: str) -> bytes | None:
     """Of several copies of a file the first that is whole; None if there is no copy."""
     folders = (root / "MNIST" / "raw", root / "raw", root)
     names = [f"{n}{gz}" for n in (name, name.replace("-idx", ".idx")) for gz in ("", ".gz")]
-    corrupt = None
+    problems = []
     for path in itertools.starmap(Path, itertools.product(folders, names)):
-        if os.path.exists(path):
-            content = _unpacked(path)
+        if os.path.isfile(path):
+            try:
+                content = _unpacked(path)
+            except UserError as error:  # there may be a copy that can be read
+                problems.append(error)
+                continue
             if hashlib.sha256(content).hexdigest() == SHA256[name]:
                 return content
-            corrupt = corrupt or path
-    if corrupt:
-        raise UserError(
-            f"{corrupt} is corrupt (its SHA-256 is not that of MNIST): delete it and run again, to "
-            "download it anew"
-        )
+            problems.append(
+                UserError(
+                    f"{path} is corrupt, or not of MNIST (its SHA-256 is another): move or delete "
+                    "it and run again, to download it"
+                )
+            )
+    if problems:
+        raise problems[0]
     return None
 
 
 def _unpacked(path: Path) -> bytes:
-    """As much of the content as a file of MNIST may have."""
-    if path.suffix != ".gz":
-        return read_file(path, MAX_SIZE)
-    check_regular(path)
+    """As much of the content as a file of MNIST may have, gzipped or not, whatever its name."""
+    content = read_file(path, MAX_SIZE)
+    if not content.startswith(b"\x1f\x8b"):
+        return content
     try:
-        with gzip.open(path) as file:
+        with gzip.open(io.BytesIO(content)) as file:
             return file.read(MAX_SIZE)
     except (EOFError, gzip.BadGzipFile, zlib.error):
         return b""  # which is not MNIST
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
 
 
 def _download(raw: Path) -> str:
     """Let torchvision download MNIST into the folder; the reason, in a line, if it could not."""
     try:
         from torchvision.datasets import MNIST
-    except (ImportError, RuntimeError) as error:  # the latter if it does not go with this torch
+    except Exception as error:  # a broken one, or one for another torch, can raise anything
         return f"torchvision cannot be imported ({' '.join(str(error).split())})"
     timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(DOWNLOAD_SECONDS)
-    there = next(folder for folder in raw.absolute().parents if folder.is_dir())
     try:
+        there = next(folder for folder in raw.absolute().parents if folder.is_dir())
         # Elsewhere first: no other process sees a half-written file, no failure leaves a folder.
         with TemporaryDirectory(dir=there, prefix=".mnist") as folder:
             MNIST(folder, download=True)

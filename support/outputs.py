@@ -50,7 +50,7 @@ class RunFiles:
         """Raise UserError for what could not be written at the end, or would be lost then."""
         if self.checkpoint.is_dir():
             raise UserError(f"--output {self.checkpoint} is a folder: name a file")
-        for path in (self.checkpoint, self.history):
+        for path in self.all():
             check_regular(path)
         start = history_lines([])
         if self.history.exists() and read_file(self.history, len(start)) != start:

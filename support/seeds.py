@@ -1,4 +1,4 @@
-"""Seeds, and the states of PyTorch's random generators."""
+"""Seeds and other whole numbers, and the states of PyTorch's random generators."""
 
 import operator
 from collections.abc import Iterator, Sequence
@@ -27,6 +27,17 @@ def as_seeds(seed: Any) -> tuple[list[int], bool]:
     if not seeds or any(not -(2**63) <= one < 2**64 for one in seeds):
         raise UserError(f"a seed is a whole number of 64 bits, or several, not {seed!r}")
     return seeds, several
+
+
+def whole_number(name: str, value: Any, least: int) -> int:
+    """The value of that name as an int, also if it is NumPy's. Raises UserError for others."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise UserError(f"{name} must be a whole number, not {value!r}") from None
+    if number < least or isinstance(value, bool):
+        raise UserError(f"{name} must be a whole number of at least {least}, not {value!r}")
+    return number
 
 
 def random_states(device: torch.device) -> dict[str, Tensor]:
@@ -63,6 +74,7 @@ def seeded(device: torch.device, seed: int | Sequence[int]) -> Iterator[None]:
     seeds, several = as_seeds(seed)
     torch.manual_seed(0 if several else seeds[0])
     try:
-        yield
+        with torch.inference_mode(False), torch.enable_grad():  # whatever surrounds the call
+            yield
     finally:
         set_random_states(device, before)

@@ -6,6 +6,7 @@ continues a sweep that was stopped. `torchrun --nproc-per-node 2 distillation.py
 """
 
 import os
+import signal
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,6 +25,7 @@ from support.records import command_line
 from support.result_lines import Line, append_lines, as_text, read_lines
 from support.runs import FOLDER, Run
 
+RENDEZVOUS = timedelta(minutes=5)  # in which all processes of torchrun must have arrived
 Job = list[Run]  # trained together; as a rule one
 Work = Callable[[Job], list[Line]]  # trains them; the results of each
 
@@ -152,11 +154,20 @@ def _processes() -> tuple[int, int]:
     """This process's number and how many there are; one, unless torchrun started them."""
     if "RANK" not in os.environ:
         return 0, 1
-    try:  # gloo on GPUs too: only lines of text travel, and some wait for long runs of others
-        dist.init_process_group("gloo", timeout=timedelta(days=30))
+    handler = signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python's would wait as long as this
+    try:
+        store, rank, world = next(dist.rendezvous("env://", timeout=RENDEZVOUS))
+        store.set(f"arrived {rank}", "")
+        store.wait([f"arrived {number}" for number in range(world)], RENDEZVOUS)
+        # gloo on GPUs too: only lines of text travel, and some wait for long runs of others.
+        options = {"store": store, "rank": rank, "world_size": world}
+        dist.init_process_group("gloo", timeout=timedelta(days=30), **options)
     except (ValueError, RuntimeError) as error:
-        raise UserError(f"the processes of torchrun do not find each other: {error}") from None
-    return dist.get_rank(), dist.get_world_size()
+        reason = str(error).splitlines()[0]
+        raise UserError(f"the processes of torchrun do not find each other: {reason}") from None
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    return rank, world
 
 
 def _gathered(lines: list[Any], world: int) -> list[Any]:
@@ -164,5 +175,8 @@ def _gathered(lines: list[Any], world: int) -> list[Any]:
     if world == 1:
         return lines
     everything: list[Any] = [None] * world
-    dist.all_gather_object(everything, lines)
+    try:
+        dist.all_gather_object(everything, lines)
+    except RuntimeError:
+        raise UserError("another process of torchrun has ended: its own line says why") from None
     return [line for part in everything for line in part]

@@ -2,22 +2,19 @@
 
 import argparse
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from dataset import Digits, Mnist
-from layers import CLASSES, RectifierNet
+from layers import RectifierNet
 from support.checkpoints import load_checkpoint, model_from, note_on_data
 from support.errors import UserError
 from support.files import sha256
 from support.outputs import belongs_to
 from support.runs import Run
-
-WANTED = "float32 pixels (N, 784) in [0, 1] and return logits (N, 10)"
 
 
 def load_teacher(
@@ -72,39 +69,18 @@ def _errors_in_words(transfer_set: Digits) -> str:
     return f"The teacher is wrong on {wrong:,} of the {cases:,} training images{hint}"
 
 
-@contextmanager
-def taking_pixels(role: str) -> Iterator[None]:
-    """Turn whatever the net in that `role` raises for its first images into a UserError."""
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:  # modules raise all kinds for what they do not take
-        reason = " ".join(str(error).split())
-        raise UserError(
-            f"the {role} must take {WANTED}, but raised {type(error).__name__} ({reason}); if it "
-            "takes images, wrap it: nn.Sequential(nn.Unflatten(1, (1, 28, 28)), net)"
-        ) from None
+def check_logits(logits: Tensor) -> None:
+    """Raise UserError for what are not the logits (N, 10) of a teacher.
 
-
-def check_shape(role: str, logits: Tensor, cases: int) -> None:
-    """Raise UserError unless the logits are (N, 10), or those of a stack, and N is not 0."""
-    if cases == 0:
+    That is none, or not finite ones, or probabilities: shares of 1, or of another constant.
+    """
+    if len(logits) == 0:
         raise UserError("there is no image to distil on")
-    if logits.shape[-2:] != (cases, CLASSES):
-        raise UserError(
-            f"the {role} must take {WANTED}, but returned {tuple(logits.shape)} for {cases} "
-            "images; wrap it in a module that returns a logit for each of the ten digits"
-        )
-
-
-def check_logits(logits: Tensor, cases: int) -> None:
-    """Raise UserError for what are not the logits of a teacher: not finite, or probabilities."""
-    check_shape("teacher", logits, cases)
     if not torch.isfinite(logits).all():
         raise UserError("the logits of the teacher are not finite")
-    if (logits >= 0).all() and (logits.sum(1) - 1).abs().max() < 1e-3:
+    sums, positive = logits.sum(1), bool((logits >= 0).all())
+    if positive and ((logits <= 1).all() or sums.std() < 0.02 * sums.mean()):
         raise UserError(
-            "the teacher returns probabilities, not logits: leave out its softmax, or return the "
-            "logarithm of the probabilities"
+            "the teacher returns probabilities, not logits: leave out its softmax or sigmoid, or "
+            "return the logarithm of the probabilities"
         )

@@ -1,4 +1,6 @@
 import collections
+import contextlib
+import enum
 import pickle
 import zipfile
 from pathlib import Path
@@ -6,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from common import a_checkpoint, random_digits, random_net, same_weights, weights_of
+from common import a_checkpoint, everything_in, random_digits, random_net, same_weights, weights_of
 from torch import nn
 from torch.nn.utils import prune
 
@@ -290,3 +292,85 @@ def test_a_state_dict_of_a_wrapped_net_is_refused_with_that_said(tmp_path, prefi
 def test_units_may_be_a_number_of_numpy(tmp_path):
     save_model(tmp_path / "net.pt", SmallNet(np.int64(5)))
     assert load_checkpoint(tmp_path / "net.pt")["hidden_units"] == 5
+
+
+class Wrapper(nn.Module):
+    """A module of the user, whose attribute has the name that DataParallel uses."""
+
+    def __init__(self):
+        super().__init__()
+        self.module = random_net(5)
+
+    def forward(self, pixels):
+        return 2 * self.module((pixels - 0.1307) / 0.3081)
+
+
+def changed(change):
+    net = random_net(5, 0.2, 0.5, cls=CumbersomeNet)
+    change(net)
+    return net
+
+
+OTHER_FUNCTIONS = {
+    "a wrapper of the user": Wrapper,
+    "another nonlinearity": lambda: changed(lambda net: setattr(net, "relu1", nn.Sigmoid())),
+    "a layer without dropout": lambda: changed(
+        lambda net: setattr(net, "hidden2", nn.Linear(5, 5))
+    ),
+    "other dropout in a layer": lambda: changed(lambda net: setattr(net.hidden1, "dropout", 0.0)),
+    "other dropout in the net": lambda: changed(lambda net: setattr(net, "dropout_hidden", 0.1)),
+    "more classes": lambda: changed(lambda net: setattr(net, "output", nn.Linear(5, 47))),
+    "complex weights": lambda: random_net(5).to(torch.complex64),
+    "weights without data": lambda: random_net(5).to("meta"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Complex")
+@pytest.mark.parametrize("what", OTHER_FUNCTIONS)
+def test_a_net_that_computes_something_else_is_not_saved(tmp_path, what):
+    save_model(tmp_path / "net.pt", random_net(5))
+    before = everything_in(tmp_path)
+    with pytest.raises(UserError, match=r"net\.pt was not written"):
+        save_model(tmp_path / "net.pt", OTHER_FUNCTIONS[what]())
+    assert everything_in(tmp_path) == before
+
+
+def nested(depth):
+    return [nested(depth - 1)] if depth else []
+
+
+@pytest.mark.parametrize("value", [10**1000, -(2**64), nested(900)], ids=["huge", "large", "deep"])
+def test_what_could_not_be_loaded_again_is_not_written_over_a_good_file(tmp_path, value):
+    save_model(tmp_path / "net.pt", random_net(5), note=1)
+    with contextlib.suppress(UserError):
+        save_model(tmp_path / "net.pt", random_net(5), note=value)
+    assert load_checkpoint(tmp_path / "net.pt")
+
+
+def test_a_word_of_an_enum_is_saved_as_the_word(tmp_path):
+    class Optimizer(str, enum.Enum):
+        ADAM = "adam"
+
+    save_model(tmp_path / "net.pt", random_net(5), parameters={"optimizer": Optimizer.ADAM})
+    assert load_checkpoint(tmp_path / "net.pt")["parameters"] == {"optimizer": "adam"}
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_the_default_dtype_of_the_user_changes_nothing(tmp_path, dtype):
+    net, images = random_net(5), random_digits(3).images
+    expected = net.eval()(pixels(images))
+    torch.set_default_dtype(dtype)
+    try:
+        save_model(tmp_path / "net.pt", net)
+        loaded = load_model(tmp_path / "net.pt")
+        assert torch.equal(loaded(pixels(images)), expected)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert all(p.dtype == torch.float32 for p in loaded.parameters())
+
+
+def test_a_net_may_be_named_by_a_path_in_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    save_model("~/net.pt", random_net(5))
+    assert same_weights(load_model("~/net.pt"), random_net(5))
+    assert (tmp_path / "net.pt").exists()

@@ -377,3 +377,39 @@ def test_the_sample_is_of_the_training_set_of_mnist(mnist, sample):
     for digits in (sample.training, sample.test):
         for image, label in zip(digits.images.numpy(), digits.labels.tolist(), strict=True):
             assert labels[image.tobytes()] == label
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, 2.5, "5", None, True])
+def test_an_impossible_batch_size_is_refused(batch_size):
+    with pytest.raises(UserError, match="batch_size"):
+        get_dataloader(random_digits(20), batch_size)
+
+
+@pytest.mark.parametrize("jitter", [-1, 1.5, "1", None])
+def test_an_impossible_jitter_is_refused(jitter):
+    with pytest.raises(UserError, match="jitter"):
+        get_dataloader(random_digits(20), 5, jitter=jitter)
+
+
+def test_numbers_of_numpy_are_taken_by_the_loader():
+    usual = get_dataloader(random_digits(20), 5, 3, 2)
+    same = get_dataloader(random_digits(20), np.int64(5), np.uint8(3), np.int32(2))
+    assert order_of(usual) == order_of(same)
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint16]
+)
+def test_labels_may_be_whole_numbers_of_any_kind(dtype):
+    images = torch.zeros(3, 28, 28, dtype=torch.uint8)
+    digits = as_digits(images, torch.tensor([0, 5, 9]).to(dtype))
+    assert digits.labels.tolist() == [0, 5, 9] and digits.labels.dtype == torch.int64
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "labels", [torch.ones(3, dtype=torch.complex64), torch.eye(3)[0].to_sparse()]
+)
+def test_labels_of_odd_kinds_are_refused(labels):
+    with pytest.raises(UserError):
+        as_digits(torch.zeros(3, 28, 28, dtype=torch.uint8), labels)

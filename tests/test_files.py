@@ -1,5 +1,6 @@
 """Files are replaced whole or not at all, and locked while a run writes them."""
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -10,6 +11,7 @@ from common import everything_in
 
 from support.archives import read_dict, write_dict
 from support.errors import UserError
+from support.files import replace_file
 from support.outputs import RunFiles
 
 # Writing
@@ -117,3 +119,20 @@ def test_other_failures_of_a_lock_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", refuse)
     with pytest.raises(UserError, match=r"net\.pt"), lock(tmp_path / "net.pt"):
         pass
+
+
+@pytest.mark.parametrize("content", [b"PK\x03\x04 a checkpoint", b"my notes", b"\x80\x02"])
+def test_a_file_that_only_has_the_name_of_a_lock_is_kept(tmp_path, content):
+    (tmp_path / "net.pt.lock").write_bytes(content)
+    with pytest.raises(UserError, match=r"net\.pt\.lock"), lock(tmp_path / "net.pt"):
+        pass
+    assert (tmp_path / "net.pt.lock").read_bytes() == content
+
+
+@pytest.mark.parametrize("name", ["net.pt.lock", ".net.pt.part"])
+def test_links_with_the_names_of_our_files_are_not_followed(tmp_path, name):
+    (tmp_path / "precious").write_text("mine")
+    (tmp_path / name).symlink_to(tmp_path / "precious")
+    with contextlib.suppress(UserError), lock(tmp_path / "net.pt"):
+        replace_file(tmp_path / "net.pt", b"content")
+    assert (tmp_path / "precious").read_text() == "mine"

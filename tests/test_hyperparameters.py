@@ -1,10 +1,14 @@
+import dataclasses
 import re
 import subprocess
 import sys
+from decimal import Decimal
+from fractions import Fraction
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from common import ROOT, first_net, same_weights, some_params
 
 import train
@@ -259,3 +263,41 @@ def test_any_edit_of_the_file_that_goes_wrong_is_one_line(tmp_path, old, new, na
     assert done.returncode == 2, done.stderr
     assert done.stderr.startswith("error: training_params.py") and named in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "allowed"),
+    [
+        (np.bool_(True), COUNT),
+        (torch.tensor(True), COUNT),
+        (np.array(["adam"]), OPTIMIZER),
+        (10**400, COUNT),
+        (10**400, POSITIVE),
+    ],
+)
+def test_odd_values_are_refused(value, allowed):
+    with pytest.raises(ValueError, match="not"):
+        allowed.check(value)
+
+
+@pytest.mark.parametrize("value", [Decimal("0.001"), Fraction(1, 1000), np.longdouble("0.001")])
+def test_numbers_of_all_kinds_are_taken(value):
+    assert POSITIVE.check(value) == pytest.approx(0.001)
+    assert type(POSITIVE.check(value)) is float
+
+
+def test_a_word_of_numpy_is_taken_as_a_word():
+    assert type(OPTIMIZER.check(np.str_("adam"))) is str
+
+
+def test_an_object_with_methods_and_odd_keys_are_told_apart():
+    fields = vars(default_params("local", "Small"))
+    Mine = dataclasses.make_dataclass("Mine", fields, namespace={"total": lambda self: 3})
+    assert checked_params(Mine(**fields)) == default_params("local", "Small")
+    with pytest.raises(UserError, match="1 is not a hyperparameter"):
+        checked_params({**fields, 1: 2, "x": 3})
+
+
+def test_a_class_that_there_is_not_is_named():
+    with pytest.raises(UserError, match="mine"):
+        default_params("mine", "Small")

@@ -13,6 +13,7 @@ from common import MNIST_ROOT, random_digits
 
 import dataset
 from dataset import Mnist, load_mnist
+from support import mnist_files
 from support.errors import UserError
 from support.mnist_files import read_mnist
 
@@ -262,3 +263,51 @@ def test_a_download_is_seen_by_others_only_when_it_is_whole(small_mnist, tmp_pat
     assert is_small_mnist(load_mnist(target, "auto"))
     assert sorted(path.name for path in target.rglob("*-ubyte")) == sorted(NAMES)
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["data"]
+
+
+def test_a_folder_with_the_name_of_a_file_is_passed_over(small_mnist):
+    """As some archives unpack: a folder with a dash beside the file with a dot."""
+    raw = small_mnist / "MNIST" / "raw"
+    for name in NAMES:
+        (raw / name).rename(raw / name.replace("-idx", ".idx"))
+        (raw / name).mkdir()
+    assert is_small_mnist(load_mnist(small_mnist, "mnist"))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_what_is_in_a_file_counts_and_not_how_its_name_ends(small_mnist, packed):
+    raw = small_mnist / "MNIST" / "raw"
+    for name in NAMES:
+        content = (raw / name).read_bytes()
+        (raw / name).unlink()
+        target = raw / name if packed else raw / f"{name}.gz"
+        target.write_bytes(gzip.compress(content) if packed else content)
+    assert is_small_mnist(load_mnist(small_mnist, "mnist"))
+
+
+def test_of_two_copies_the_one_that_can_be_read_is_taken(small_mnist, monkeypatch):
+    raw = small_mnist / "MNIST" / "raw"
+    (raw / f"{NAMES[0]}.gz").write_bytes(gzip.compress((raw / NAMES[0]).read_bytes()))
+    read_file = mnist_files.read_file
+
+    def refuse(path, size):
+        if path == raw / NAMES[0]:
+            raise UserError(f"cannot read {path}: Permission denied")
+        return read_file(path, size)
+
+    monkeypatch.setattr(mnist_files, "read_file", refuse)
+    assert is_small_mnist(load_mnist(small_mnist, "mnist"))
+
+
+@pytest.mark.parametrize("error", [AttributeError("a"), OSError("libc10.so"), SyntaxError("b")])
+def test_whatever_a_broken_torchvision_raises_is_the_reason(tmp_path, monkeypatch, error):
+    class Finder:
+        def find_spec(self, name, path=None, target=None):
+            if name.startswith("torchvision"):
+                raise error
+
+    for name in [name for name in sys.modules if name.startswith("torchvision")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "meta_path", [Finder(), *sys.meta_path])
+    with pytest.raises(UserError, match="torchvision cannot be imported"):
+        load_mnist(tmp_path / "nowhere", "mnist")

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -311,3 +312,38 @@ def test_a_single_run_is_done_by_the_first_process(tmp_path):
     assert done.stdout.count("errors on 1,000 images") == 1
     assert load_model(tmp_path / "net.pt")
     assert sorted(path.name for path in tmp_path.glob("net*")) == ["net.pt", "net.pt.csv"]
+
+
+def process_of(tmp_path, words=SMALL, **environment):
+    return subprocess.Popen(
+        [sys.executable, ROOT / "train.py", *split_words(words, "--data sample --output net.pt")],
+        cwd=tmp_path,
+        env=os.environ | {"MASTER_ADDR": "localhost", "MASTER_PORT": "29761"} | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_process_that_waits_for_others_can_be_stopped(tmp_path, signum):
+    process = process_of(tmp_path, RANK="0", WORLD_SIZE="2")
+    assert "sample" in process.stdout.readline()
+    time.sleep(2)  # until it waits
+    process.send_signal(signum)
+    process.communicate(timeout=20)
+    assert process.returncode in (-signum, 128 + signum)
+
+
+def test_a_rank_that_there_is_not_is_one_line(tmp_path):
+    process = process_of(tmp_path, RANK="1", WORLD_SIZE="1")
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, len(err.splitlines())) == (2, 1)
+
+
+def test_when_the_first_process_is_refused_the_others_have_no_traceback(tmp_path):
+    done = torchrun(f"train.py {SMALL} --data sample --output missing/net.pt", tmp_path)
+    assert done.returncode != 0
+    ours = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert any("missing/net.pt" in line for line in ours)
+    assert "all_gather_object" not in done.stderr

@@ -3,11 +3,12 @@
 import hashlib
 
 import pytest
+import torch
 from common import everything_in, first_student, random_net, some_params
 from torch import nn
 
 import distillation
-from distillation import distill, distill_together
+from distillation import distill, distill_together, with_logits
 from evaluate import count_errors
 from support.checkpoints import load_checkpoint, load_model, save_model
 from support.errors import UserError
@@ -51,7 +52,7 @@ def test_a_net_of_another_shape_is_refused_before_the_first_step(some_digits, ba
         distill(nets["student"], nets["teacher"], some_digits, params)
     told = str(error.value)
     assert len(told.splitlines()) == 1
-    assert role in told and "(N, 784)" in told and "(N, 10)" in told
+    assert type(WRONG[what]).__name__ in told and "(N, 784)" in told and "(N, 10)" in told
     assert "Unflatten" in told or "wrap it" in told
     assert not batches
 
@@ -181,3 +182,28 @@ def test_it_is_said_that_the_teacher_has_seen_the_test_images_of_the_sample(call
         save_model("teacher.pt", random_net(5), data_set={"name": learned_from})
         call(distillation, words)
         assert ("has seen the sample's test images" in capsys.readouterr().out) == said
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda logits: logits.softmax(1).bfloat16(),
+        lambda logits: (logits.softmax(1) * 100).round() / 100,
+        lambda logits: 100 * logits.softmax(1),
+        lambda logits: 0.99 * logits.softmax(1),
+        lambda logits: logits.sigmoid(),
+        lambda logits: (logits > 0).float(),
+        lambda logits: logits > 0,
+        lambda logits: logits.to(torch.complex64),
+        lambda logits: logits[None],
+        lambda logits: logits.argmax(1),
+        lambda logits: logits.to_sparse(),
+    ],
+)
+def test_answers_that_are_not_logits_are_refused(some_digits, answer):
+    class Teacher(nn.Module):
+        def forward(self, pixels):
+            return answer(random_net(20, std=0.5)(pixels))
+
+    with pytest.raises(UserError):
+        with_logits(some_digits, Teacher())

@@ -228,7 +228,7 @@ def test_units_are_dropped_in_every_epoch_and_never_in_evaluation(some_digits):
     net, modes = first_net(params), []
     net.register_forward_pre_hook(lambda module, _: modes.append(module.training))
     train(net, some_digits, params, test_set=some_digits)
-    assert modes == [True, True, False] * 3
+    assert modes == [False] + [True, True, False] * 3  # the first is a look at what it returns
 
 
 def test_bf16_leaves_weights_in_float32_and_changes_them_little(some_digits):
@@ -461,4 +461,67 @@ def test_a_trained_net_is_left_in_eval_mode(some_digits, test_set):
 @pytest.mark.parametrize("seed", [2**64, -(2**63) - 1, []])
 def test_a_seed_of_more_than_64_bits_is_refused(some_digits, seed):
     with pytest.raises(UserError, match="64 bits"):
+        train(first_net(some_params()), some_digits, some_params(), seed=seed)
+
+
+@pytest.mark.parametrize(
+    "mode",
+    [
+        torch.no_grad,
+        torch.inference_mode,
+        lambda: torch.autocast("cpu", torch.bfloat16),
+        lambda: torch.set_grad_enabled(False),
+    ],
+    ids=["no_grad", "inference_mode", "autocast", "set_grad_enabled"],
+)
+def test_the_mode_that_surrounds_a_call_changes_nothing(some_digits, mode):
+    params = some_params(**DROPOUT)
+    usual, inside = first_net(params), first_net(params)
+    train(usual, some_digits, params)
+    with mode():
+        train(inside, some_digits, params)
+    assert same_weights(usual, inside)
+
+
+def test_gradients_that_were_there_before_do_not_count(some_digits):
+    params = some_params(optimizer="sgd", learning_rate=0.1)
+    usual, other = first_net(params), first_net(params)
+    for parameter in other.parameters():
+        parameter.grad = torch.full_like(parameter, 1e3)
+    train(usual, some_digits, params)
+    train(other, some_digits, params)
+    assert same_weights(usual, other)
+
+
+def frozen():
+    net = first_net(some_params())
+    return net.requires_grad_(False)
+
+
+UNFIT = {
+    "47 classes": lambda: torch.nn.Linear(784, 47),
+    "one class": lambda: torch.nn.Linear(784, 1),
+    "half precision": lambda: first_net(some_params()).half(),
+    "double precision": lambda: first_net(some_params()).double(),
+    "no weights": lambda: torch.nn.Flatten(),
+    "frozen": frozen,
+    "a class": lambda: torch.nn.Linear,
+    "nothing": lambda: None,
+}
+
+
+@pytest.mark.parametrize("what", UNFIT)
+def test_a_net_that_cannot_be_trained_is_refused_at_once(some_digits, batches, what):
+    with pytest.raises(UserError) as error:
+        train(UNFIT[what](), some_digits, some_params())
+    assert len(str(error.value).splitlines()) == 1
+    assert not batches
+    if what not in ("no weights", "frozen"):
+        with pytest.raises(UserError):
+            measure(UNFIT[what](), some_digits)
+
+
+@pytest.mark.parametrize("seed", [[1], [1, 2]])
+def test_several_seeds_are_for_a_stack(some_digits, seed):
+    with pytest.raises(UserError, match="one seed"):
         train(first_net(some_params()), some_digits, some_params(), seed=seed)

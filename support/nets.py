@@ -1,0 +1,61 @@
+"""What a net must take and return, whoever made it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from layers import CLASSES, StackedNet
+from support.checkpoints import unwrapped
+from support.errors import UserError
+from support.seeds import as_seeds
+
+WANTED = "take float32 pixels (N, 784) in [0, 1] and return logits (N, 10)"
+REMEDY = (
+    "wrap it in a module that does; for a net of images "
+    "nn.Sequential(nn.Unflatten(1, (1, 28, 28)), net)"
+)
+
+
+@contextmanager
+def taking_pixels(net: Any) -> Iterator[None]:
+    """Turn whatever `net` raises for pixels into a UserError that says what it must take."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # modules raise all kinds for what they do not take
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"a net must {WANTED}, but this {type(net).__name__} raised {type(error).__name__} "
+            f"({reason}): {REMEDY}"
+        ) from None
+
+
+def checked_logits(net: Any, logits: Any, cases: int) -> Tensor:
+    """float32 logits (N, 10), of a stack (S, N, 10). Raises UserError for anything else."""
+    if isinstance(logits, Tensor) and logits.is_floating_point():
+        stacked = isinstance(unwrapped(net), StackedNet)
+        if logits.shape[stacked:] == (cases, CLASSES):
+            return logits.float()
+    came = f"a {type(logits).__name__}"
+    if isinstance(logits, Tensor):
+        came = f"{str(logits.dtype)[6:]} {tuple(logits.shape)} for {cases} images"
+    raise UserError(f"a net must {WANTED}, but this {type(net).__name__} returned {came}: {REMEDY}")
+
+
+def device_to_train_on(model: nn.Module, seed: Any) -> torch.device:
+    """Where the weights of `model` are.
+
+    Raises UserError if it has none that can be trained, or for several seeds unless it is a stack.
+    """
+    parameters = list(model.parameters()) if isinstance(model, nn.Module) else []
+    if not any(parameter.requires_grad for parameter in parameters):
+        name = type(model).__name__
+        raise UserError(f"a net must {WANTED}; this {name} has no weights to train: {REMEDY}")
+    _, several = as_seeds(seed)
+    if several != isinstance(unwrapped(model), StackedNet):
+        raise UserError("a net takes one seed, and a stack of nets several")
+    return parameters[0].device
