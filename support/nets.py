@@ -36,7 +36,8 @@ def taking_pixels(net: Any) -> Iterator[None]:
 
 def checked_logits(net: Any, logits: Any, cases: int) -> Tensor:
     """float32 logits (N, 10), of a stack (S, N, 10). Raises UserError for anything else."""
-    if isinstance(logits, Tensor) and logits.is_floating_point():
+    dense = isinstance(logits, Tensor) and logits.layout is torch.strided
+    if dense and logits.is_floating_point():
         stacked = isinstance(unwrapped(net), StackedNet)
         if logits.shape[stacked:] == (cases, CLASSES):
             return logits.float()

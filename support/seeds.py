@@ -74,7 +74,11 @@ def seeded(device: torch.device, seed: int | Sequence[int]) -> Iterator[None]:
     seeds, several = as_seeds(seed)
     torch.manual_seed(0 if several else seeds[0])
     try:
-        with torch.inference_mode(False), torch.enable_grad():  # whatever surrounds the call
+        with (  # whatever mode surrounds the call
+            torch.inference_mode(False),
+            torch.autocast(device.type, enabled=False),
+            torch.enable_grad(),
+        ):
             yield
     finally:
         set_random_states(device, before)

@@ -154,8 +154,11 @@ def _processes() -> tuple[int, int]:
     """This process's number and how many there are; one, unless torchrun started them."""
     if "RANK" not in os.environ:
         return 0, 1
-    handler = signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python's would wait as long as this
+    # Python's handlers of signals would wait as long as this.
+    handlers = {s: signal.signal(s, signal.SIG_DFL) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
+        if int(os.environ["RANK"]) >= int(os.environ.get("WORLD_SIZE", 0)):
+            raise ValueError("RANK is not below WORLD_SIZE")
         store, rank, world = next(dist.rendezvous("env://", timeout=RENDEZVOUS))
         store.set(f"arrived {rank}", "")
         store.wait([f"arrived {number}" for number in range(world)], RENDEZVOUS)
@@ -166,7 +169,8 @@ def _processes() -> tuple[int, int]:
         reason = str(error).splitlines()[0]
         raise UserError(f"the processes of torchrun do not find each other: {reason}") from None
     finally:
-        signal.signal(signal.SIGINT, handler)
+        for signum, handler in handlers.items():
+            signal.signal(signum, handler)
     return rank, world
 
 
