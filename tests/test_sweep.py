@@ -314,11 +314,15 @@ def test_a_single_run_is_done_by_the_first_process(tmp_path):
     assert sorted(path.name for path in tmp_path.glob("net*")) == ["net.pt", "net.pt.csv"]
 
 
-def process_of(tmp_path, words=SMALL, **environment):
+RENDEZVOUS = {"MASTER_ADDR": "localhost", "MASTER_PORT": "29761", "PYTHONUNBUFFERED": "1"}
+
+
+def process_of(tmp_path, **environment):
+    words = SMALL.replace(" --quiet", "")
     return subprocess.Popen(
         [sys.executable, ROOT / "train.py", *split_words(words, "--data sample --output net.pt")],
         cwd=tmp_path,
-        env=os.environ | {"MASTER_ADDR": "localhost", "MASTER_PORT": "29761"} | environment,
+        env=os.environ | RENDEZVOUS | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
