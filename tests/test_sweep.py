@@ -333,7 +333,7 @@ def process_of(tmp_path, **environment):
 def test_a_process_that_waits_for_others_can_be_stopped(tmp_path, signum):
     process = process_of(tmp_path, RANK="0", WORLD_SIZE="2")
     assert "sample" in process.stdout.readline()
-    time.sleep(2)  # until it waits
+    time.sleep(1)  # until it waits
     process.send_signal(signum)
     process.communicate(timeout=20)
     assert process.returncode in (-signum, 128 + signum)

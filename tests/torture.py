@@ -350,9 +350,14 @@ def second_run(bench: Bench) -> None:
 
 
 def stale_lock(bench: Bench) -> None:
-    """Left by a killed run, or by whoever."""
-    for content in (None, b"\xff no number", b"", b"1", b"99999999999")[: len(bench.often(2, 5))]:
-        folder, job = bench.new_folder(), bench.jobs[0]
+    """Left by a killed run; and a file of something else that has the name of a lock, and is kept."""
+    folder, job = bench.new_folder(), bench.jobs[0]
+    other = folder / f"{OUTPUT}.lock"
+    other.write_bytes(b"\xff no number")
+    bench.check_refusal(job.start(folder), "a file with the name of a lock", other.name)
+    bench.check(other.read_bytes() == b"\xff no number", "a file with the name of a lock was lost")
+    for content in (None, b"", b"1", b"99999999999")[: len(bench.often(1, 4))]:
+        folder = bench.new_folder()
         lock_file = folder / f"{OUTPUT}.lock"
         if content is None:
             run = job.start(folder)
