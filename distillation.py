@@ -27,6 +27,7 @@ from layers import SmallNet, StackedNet, init_weights
 from support.command_line import Parser, chosen_params, distillation_flags
 from support.errors import UserError
 from support.hyperparameters import checked_params
+from support.nets import check_digits
 from support.records import RESULT_COLUMNS, columns_of, result_columns, versions
 from support.runs import Run, plan
 from support.script import run_script
@@ -110,6 +111,7 @@ def with_logits(transfer_set: Digits, teacher: nn.Module) -> Digits:
     never change. The teacher takes pixels, float32 (N, 784) in [0, 1], and returns logits (N, 10).
     Raises UserError if it does not, or if they are not finite, or probabilities.
     """
+    check_digits(transfer_set)
     logits = logits_of(teacher, transfer_set.images)
     check_logits(logits)
     return replace(transfer_set, teacher_logits=logits)

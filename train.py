@@ -144,7 +144,7 @@ def train(
     jitter and dropout: weights are bit-identical on the same machine, with as many threads, and
     after resuming. Raises UserError for wrong arguments, TrainingFailed if a weight is not finite.
     """
-    params, device = checked_params(params), device_to_train_on(model, seed)
+    params, device = checked_params(params), device_to_train_on(model, training_set, seed)
     logits_of(model, training_set.images[:1])  # what cannot be trained shows at once
     loader = get_dataloader(training_set.to(device), params.batch_size, seed, params.jitter)
     optimizer = make_optimizer(model, params)
@@ -164,7 +164,7 @@ def train(
             if resume_point:
                 resume_point.save(*state, history)
             progress.after_epoch(history[-1])
-    model.eval()
+            model.eval()
     return history
 
 

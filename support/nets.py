@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dataset import Digits
 from layers import CLASSES, StackedNet
 from support.checkpoints import unwrapped
 from support.errors import UserError
@@ -47,11 +48,22 @@ def checked_logits(net: Any, logits: Any, cases: int) -> Tensor:
     raise UserError(f"a net must {WANTED}, but this {type(net).__name__} returned {came}: {REMEDY}")
 
 
-def device_to_train_on(model: nn.Module, seed: Any) -> torch.device:
+def check_digits(digits: Any) -> None:
+    """Raise UserError for a data set of another class."""
+    if not isinstance(digits, Digits):
+        raise UserError(
+            f"a {type(digits).__name__} is not a set of Digits: make one with `as_digits`, or take "
+            "`load_mnist().training`"
+        )
+
+
+def device_to_train_on(model: nn.Module, training_set: Digits, seed: Any) -> torch.device:
     """Where the weights of `model` are.
 
-    Raises UserError if it has none that can be trained, or for several seeds unless it is a stack.
+    Raises UserError if it has none that can be trained, for another `training_set` than Digits, and
+    for several seeds unless it is a stack.
     """
+    check_digits(training_set)
     parameters = list(model.parameters()) if isinstance(model, nn.Module) else []
     if not any(parameter.requires_grad for parameter in parameters):
         name = type(model).__name__

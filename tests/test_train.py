@@ -21,6 +21,7 @@ from common import (
 
 import train as train_script
 from dataset import as_digits, get_dataloader, pixels
+from distillation import distill
 from evaluate import count_errors, logits_of, measure
 from layers import CumbersomeNet, init_weights, scale_weights
 from support.checkpoints import load_checkpoint, load_model
@@ -525,3 +526,18 @@ def test_a_net_that_cannot_be_trained_is_refused_at_once(some_digits, batches, w
 def test_several_seeds_are_for_a_stack(some_digits, seed):
     with pytest.raises(UserError, match="one seed"):
         train(first_net(some_params()), some_digits, some_params(), seed=seed)
+
+
+@pytest.mark.parametrize("wrong", ["all of MNIST", "a pair", "nothing"])
+def test_a_data_set_of_another_class_is_refused(sample, wrong):
+    digits = sample.training
+    data = {"all of MNIST": sample, "a pair": (digits.images, digits.labels), "nothing": None}
+    with pytest.raises(UserError, match="Digits"):
+        train(first_net(some_params()), data[wrong], some_params())
+    with pytest.raises(UserError, match="Digits"):
+        distill(
+            first_net(some_params()),
+            first_net(some_params()),
+            data[wrong],
+            some_params("Distilled"),
+        )

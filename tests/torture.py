@@ -350,7 +350,7 @@ def second_run(bench: Bench) -> None:
 
 
 def stale_lock(bench: Bench) -> None:
-    """Left by a killed run; and a file of something else that has the name of a lock, and is kept."""
+    """Left by a killed run; and a file of something else with the name of a lock, which is kept."""
     folder, job = bench.new_folder(), bench.jobs[0]
     other = folder / f"{OUTPUT}.lock"
     other.write_bytes(b"\xff no number")
