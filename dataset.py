@@ -87,7 +87,8 @@ def as_digits(images: Tensor, labels: Tensor) -> Digits:
 
 def pixels(images: Tensor) -> Tensor:
     """uint8 images (..., 28, 28) as the nets take them: float32 (..., 784) in [0, 1]."""
-    return images.flatten(-2).to(torch.float32).div_(255)
+    out = torch.empty_like(images.flatten(-2), dtype=torch.float32)  # whatever the default dtype
+    return torch.div(images.flatten(-2), 255, out=out)
 
 
 def load_mnist(data_dir: str | Path | None = None, source: str = "auto") -> Mnist:
@@ -238,8 +239,7 @@ def get_dataloader(
 ) -> Loader:
     """Minibatches of `digits`, shuffled by a generator of their own; `jitter` is in pixels.
 
-    Several seeds give batches with a leading axis, one order for each. Raises UserError if a batch
-    is larger than the data set.
+    Several seeds give batches with a leading axis, one order for each. Raises UserError.
     """
     batch_size = whole_number("batch_size", batch_size, least=1)
     jitter = whole_number("jitter", jitter, least=0)

@@ -100,6 +100,7 @@ def train_one_epoch(
 ) -> Tensor:
     """One pass over the training set; the loss averaged over its images, () or one per student."""
     model.train()
+    optimizer.zero_grad()  # of gradients that the caller left
     total, step = 0.0, epoch * len(loader)
     device = next(model.parameters()).device.type
     for batch in loader:
@@ -107,9 +108,9 @@ def train_one_epoch(
         with autocast(device, precision):
             logits = model(batch.images)
         losses = loss(logits.float(), batch)
-        optimizer.zero_grad()
         (losses.sum() * factor).backward()
         optimizer.step()
+        optimizer.zero_grad()
         if params.max_squared_length:
             constrain(model, params.max_squared_length)
         total += losses.detach() * batch.labels.shape[-1]  # on the device: read once an epoch
