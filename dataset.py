@@ -87,8 +87,8 @@ def as_digits(images: Tensor, labels: Tensor) -> Digits:
 
 def pixels(images: Tensor) -> Tensor:
     """uint8 images (..., 28, 28) as the nets take them: float32 (..., 784) in [0, 1]."""
-    out = torch.empty_like(images.flatten(-2), dtype=torch.float32)  # whatever the default dtype
-    return torch.div(images.flatten(-2), 255, out=out)
+    # The divisor gives the dtype, whatever the default dtype of the user is.
+    return images.flatten(-2).div(torch.tensor(255, dtype=torch.float32, device="cpu"))
 
 
 def load_mnist(data_dir: str | Path | None = None, source: str = "auto") -> Mnist:

@@ -1,5 +1,6 @@
 """Fixtures: the data, a tiny teacher, the scripts called in process, and a clean state around."""
 
+import os
 import shutil
 import signal
 import socket
@@ -29,6 +30,9 @@ def clean_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
     monkeypatch.setattr(socket, "getaddrinfo", refuse_network)
     monkeypatch.setattr(socket.socket, "connect", refuse_network)
     monkeypatch.delenv("MNIST_DIR", raising=False)
+    monkeypatch.setattr(
+        os, "fsync", lambda descriptor: None
+    )  # these files need not outlive a crash
     monkeypatch.setenv("COLUMNS", "250")
     here = tmp_path / "here"
     here.mkdir()
