@@ -127,6 +127,13 @@ def load_transfer_set(
     return transfer_set, teacher
 
 
+def distillation_setting(
+    args: argparse.Namespace, mnist: Mnist, teacher: dict[str, Any]
+) -> dict[str, str]:
+    """What, beside hyperparameters and seed, tells one distillation from another."""
+    return {"data": mnist.name, "precision": args.precision, "teacher": teacher["sha256"][:12]}
+
+
 def distill_together(
     temperatures: Sequence[float],
     seeds: Sequence[int],
@@ -233,7 +240,7 @@ def main() -> None:
             return run_together(job, mnist, transfer_set)
         return [columns_of(run_distillation(job[0], mnist, transfer_set, teacher))]
 
-    setting = {"data": mnist.name, "precision": args.precision, "teacher": teacher["sha256"][:12]}
+    setting = distillation_setting(args, mnist, teacher)
     grouped = {} if args.log is not None else {"group": group_small}  # a stack has no events
     sweep(args, runs, setting, RESULT_COLUMNS, work, **grouped)
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dataset import Mnist, filter_by_class
-from distillation import load_transfer_set, run_distillation
+from distillation import distillation_setting, load_transfer_set, run_distillation
 from evaluate import logits_of
 from layers import RectifierNet
 from support.checkpoints import model_from
@@ -203,15 +203,14 @@ def main() -> None:
     mnist, _ = set_up(args)
     seen = filter_by_class(mnist.training, **{which: digits})
     transfer_set, teacher = load_transfer_set(args, runs, mnist, seen)
+    rows = shift_rows(args.bias_shift, mnist, which, digits)
 
     def work(job: Job) -> list[dict[str, Any]]:
         checkpoint = run_distillation(job[0], mnist, transfer_set, teacher)
-        rows = shift_rows(args.bias_shift, mnist, which, digits)
         shifts = report_shifts(model_from(checkpoint), mnist, digits, rows)
         return [columns_of(checkpoint) | shifts]
 
-    setting = {"data": mnist.name, "precision": args.precision, "teacher": teacher["sha256"][:12]}
-    setting |= {which: " ".join(map(str, digits))}
+    setting = distillation_setting(args, mnist, teacher) | {which: " ".join(map(str, digits))}
     sweep(args, runs, setting, [*RESULT_COLUMNS, *COLUMNS, "biases"], work)
 
 

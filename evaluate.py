@@ -57,7 +57,7 @@ def logits_of(model: nn.Module, images: Tensor, chunk: int = 2000) -> Tensor:
     with taking_pixels(model):
         model.eval()
         device = next((parameter.device for parameter in model.parameters()), images.device)
-        parts = [pixels(part.to(device)) for part in images.split(chunk)]
+        parts = (pixels(part.to(device)) for part in images.split(chunk))
         logits = [checked_logits(model, model(part), len(part)) for part in parts]
     return torch.cat(logits, dim=-2).to(images.device)
 

@@ -9,9 +9,10 @@ from support.errors import UserError
 from support.outputs import make_folder
 
 Line = dict[str, Any]  # by column
+Text = set[tuple[str, str]]  # the same as it is read again: columns with their words
 
 
-def as_text(line: Line) -> set[tuple[str, str]]:
+def as_text(line: Line) -> Text:
     """A line as it is read again."""
     return {(column, str(value)) for column, value in line.items()}
 

@@ -22,7 +22,7 @@ from support.errors import Stopped, TrainingFailed, UserError
 from support.files import check_regular
 from support.outputs import RunFiles, belongs_to
 from support.records import command_line
-from support.result_lines import Line, append_lines, as_text, read_lines
+from support.result_lines import Line, Text, append_lines, as_text, read_lines
 from support.runs import FOLDER, Run
 
 RENDEZVOUS = timedelta(minutes=5)  # in which all processes of torchrun must have arrived
@@ -38,10 +38,9 @@ def sweep(
     work: Work,
     group: Callable[[Sequence[Run]], list[Job]] = lambda runs: [[run] for run in runs],
 ) -> None:
-    """Let `work` do the `runs`, those of a `group` together.
+    """Let `work` do the `runs`, those of a `group` together. Raises TrainingFailed if one failed.
 
-    The line of a run has `setting`, the same for all, its hyperparameters and seed, and below
-    `columns` what `work` returned. Raises TrainingFailed at the end if one of them failed.
+    A line has `setting`, its run's hyperparameters and seed, and what `work` returns (`columns`).
     """
     rank, world = _processes()
     if not runs[0].in_sweep:
@@ -52,8 +51,9 @@ def sweep(
     path = _results_path(args, runs)
     header = [*setting, *vars(runs[0].params), "seed", *columns, "problem"]
     # Of the first process: others may run on machines that have not this file.
-    finished = _gathered([read_lines(path, header)], world)[0]
-    todo = _without_line(runs, setting, finished)
+    finished = [as_text(line) for line in _gathered([read_lines(path, header)], world)[0]]
+    starts = [as_text(setting | run.line()) for run in runs]  # of their lines
+    todo = [run for run, s in zip(runs, starts, strict=True) if not _is_among(s, finished)]
     if rank == 0:
         append_lines(path, header)  # nothing but the names: that it cannot be written shows at once
         done = len(runs) - len(todo)
@@ -67,7 +67,7 @@ def sweep(
     if rank == 0:
         disable = args.quiet or not todo or len(runs) == 1 or None
         _append_each(path, header, tqdm(lines, total=len(todo), unit="run", disable=disable))
-        _report(path, header, [as_text(setting | run.line()) for run in runs])
+        _report(path, header, starts)
     else:
         list(lines)  # which does the runs
 
@@ -76,9 +76,9 @@ def in_words(runs: int) -> str:
     return "1 run" if runs == 1 else f"{runs} runs"
 
 
-def _without_line(runs: Sequence[Run], setting: Line, lines: Sequence[Line]) -> list[Run]:
-    finished = [as_text(line) for line in lines]
-    return [run for run in runs if not any(as_text(setting | run.line()) <= f for f in finished)]
+def _is_among(start: Text, lines: Sequence[Text]) -> bool:
+    """Whether one of the lines starts so: it is that of the run."""
+    return any(start <= line for line in lines)
 
 
 def _alone(run: Run, work: Work) -> None:
@@ -104,11 +104,11 @@ def _append_each(path: Path, header: list[str], lines: Iterable[Line]) -> None:
         raise
 
 
-def _report(path: Path, header: list[str], runs: list[set[tuple[str, str]]]) -> None:
+def _report(path: Path, header: list[str], runs: list[Text]) -> None:
     """The last line of a sweep. Raises TrainingFailed if one of its runs failed."""
     print(f"{in_words(len(runs))} in {path}")
-    failed = [line for line in read_lines(path, header) if line["problem"]]
-    count = sum(any(run <= as_text(line) for line in failed) for run in runs)
+    failed = [as_text(line) for line in read_lines(path, header) if line["problem"]]
+    count = sum(_is_among(run, failed) for run in runs)
     if count:
         raise TrainingFailed(
             f"{count} of {in_words(len(runs))} failed: see {path}; to try again, delete their lines"
