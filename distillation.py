@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from dataset import Digits, Mnist
-from evaluate import logits_of, measure
+from evaluate import Ensemble, Net, logits_of, mean_logits, measure
 from layers import SmallNet, StackedNet, init_weights
 from support.command_line import Parser, chosen_params, distillation_flags
 from support.errors import UserError
@@ -33,17 +33,22 @@ from support.runs import Run, plan
 from support.script import run_script
 from support.seeds import as_seeds
 from support.setup import set_up
+from support.stacks import NOT_STACKED, group_small
 from support.sweep import Job, sweep
-from support.teacher import check_logits, load_teacher, report_teacher, warn_of_teacher
+from support.teacher import (
+    check_logits,
+    distillation_setting,
+    load_teacher,
+    report_teacher,
+    temperature_of_mean,
+    warn_of_teacher,
+)
 from train import Loss, hard_loss, run, train
-
-STACKED_UNITS = 100  # up to here a stack of students takes less time than one after the other
-NOT_STACKED = ("hard_weight", "max_squared_length", "dropout_visible", "dropout_hidden")
-
 
 EXAMPLES = """\
 python distillation.py --hidden-units 300 --temperature 8 --seed 1
 python distillation.py --teacher runs/my_teacher.pt --hard-weight 0.1
+python distillation.py --teacher runs/a.pt runs/b.pt runs/c.pt  # an ensemble
 python distillation.py --temperature 2 4 8 20 --seed 0 1 2 --results runs/temperatures.csv
 torchrun --nproc-per-node 2 distillation.py --temperature 2 4 8 20 --seed 0 1 2 --threads 1
 """
@@ -89,55 +94,62 @@ def distillation_loss(temperature: float | Tensor, hard_weight: float) -> Loss:
 
 
 def distill(
-    student: nn.Module, teacher: nn.Module, transfer_set: Digits, params: Any, **options: Any
+    student: nn.Module,
+    teacher: Net,
+    transfer_set: Digits,
+    params: Any,
+    *,
+    arithmetic_mean: bool = False,
+    **options: Any,
 ) -> list[dict[str, Any]]:
     """Train `student` in place on the soft targets of `teacher`; returns the history.
 
-    `params` has the fields of a `Distilled` class of training_params.py, or is one; `options` are
-    the keyword arguments of `train`. Raises UserError for a net that does not take or return what
-    `with_logits` says, and for jitter, under which the logits would not be those of the images.
+    A list of nets is an ensemble, whose logits are averaged, or with `arithmetic_mean` its
+    distributions at T. `params` has the fields of a `Distilled` class of training_params.py, or is
+    one; `options` are the keyword arguments of `train`. Raises UserError for a net that does not
+    take or return what `with_logits` says, and for jitter, under which the logits would not be
+    those of the images.
     """
     params = checked_params(params, "Distilled")
-    transfer_set = with_logits(transfer_set, teacher)
+    temperature = params.temperature if arithmetic_mean else None
+    transfer_set = with_logits(transfer_set, teacher, temperature)
     warn_of_teacher(transfer_set)
     loss = distillation_loss(params.temperature, params.hard_weight)
     return train(student, transfer_set, params, loss=loss, **options)
 
 
-def with_logits(transfer_set: Digits, teacher: nn.Module) -> Digits:
+def with_logits(transfer_set: Digits, teacher: Net, temperature: float | None = None) -> Digits:
     """The transfer set with the logits of `teacher` for each image, computed once, in eval mode.
 
     On the images as they are: the transfer set of [KD] s.3 holds no translations, so the logits
-    never change. The teacher takes pixels, float32 (N, 784) in [0, 1], and returns logits (N, 10).
-    Raises UserError if it does not, or if they are not finite, or probabilities.
+    never change. The teacher takes pixels, float32 (N, 784) in [0, 1], and returns logits (N, 10);
+    a list of such nets is an ensemble, combined by `mean_logits`, with its `temperature`. Raises
+    UserError if it does not, or if they are not finite, or probabilities.
     """
     check_digits(transfer_set)
-    logits = logits_of(teacher, transfer_set.images)
-    check_logits(logits)
-    return replace(transfer_set, teacher_logits=logits)
+    nets = teacher if isinstance(teacher, Ensemble) else [teacher]
+    logits = [logits_of(net, transfer_set.images) for net in nets]
+    for each in logits:
+        check_logits(each)
+    return replace(transfer_set, teacher_logits=mean_logits(logits, temperature))
 
 
 def load_transfer_set(
     args: argparse.Namespace, runs: Sequence[Run], mnist: Mnist, digits: Digits
 ) -> tuple[Digits, dict[str, Any]]:
     """The digits that the student sees, with logits; and what is recorded of their teacher."""
-    model, teacher = load_teacher(args, runs, mnist)
-    transfer_set = with_logits(digits, model.to(digits.labels.device))
+    temperature = temperature_of_mean(args, runs)
+    nets, teacher = load_teacher(args, runs, mnist)
+    nets = [net.to(digits.labels.device) for net in nets]
+    transfer_set = with_logits(digits, nets, temperature)
     report_teacher(args, transfer_set)
     return transfer_set, teacher
-
-
-def distillation_setting(
-    args: argparse.Namespace, mnist: Mnist, teacher: dict[str, Any]
-) -> dict[str, str]:
-    """What, beside hyperparameters and seed, tells one distillation from another."""
-    return {"data": mnist.name, "precision": args.precision, "teacher": teacher["sha256"][:12]}
 
 
 def distill_together(
     temperatures: Sequence[float],
     seeds: Sequence[int],
-    teacher: nn.Module,
+    teacher: Net,
     transfer_set: Digits,
     params: Any,
     **options: Any,
@@ -191,24 +203,6 @@ def run_distillation(
     loss = distillation_loss(params.temperature, params.hard_weight)
     student = student.to(transfer_set.labels.device)
     return run(planned, student, mnist, transfer_set, loss, teacher)
-
-
-def group_small(runs: Sequence[Run]) -> list[Job]:
-    """Group runs of small students that differ only in temperature and seed; others are alone.
-
-    For `train_together`: in a job there is each of its temperatures with each of its seeds.
-    """
-    seeds: dict[tuple, list[int]] = {}  # that each setting is to be run with
-    for one in runs:
-        seeds.setdefault(tuple(vars(one.params).items()), []).append(one.seed)
-    jobs: dict[tuple, Job] = {}
-    for place, one in enumerate(runs):
-        values = vars(one.params)
-        alike = *(v for k, v in values.items() if k != "temperature"), *seeds[(*values.items(),)]
-        small = one.params.hidden_units <= STACKED_UNITS
-        stacked = small and not any(values[name] for name in NOT_STACKED)
-        jobs.setdefault(alike if stacked else (place,), []).append(one)
-    return list(jobs.values())
 
 
 def run_together(job: Job, mnist: Mnist, transfer_set: Digits) -> list[dict[str, Any]]:

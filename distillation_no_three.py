@@ -23,7 +23,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dataset import Mnist, filter_by_class
-from distillation import distillation_setting, load_transfer_set, run_distillation
+from distillation import load_transfer_set, run_distillation
 from evaluate import logits_of
 from layers import RectifierNet
 from support.checkpoints import model_from
@@ -36,6 +36,7 @@ from support.runs import plan
 from support.script import run_script
 from support.setup import set_up
 from support.sweep import Job, sweep
+from support.teacher import distillation_setting
 
 # [KD] states none of these. A small net at a low temperature still has room to be wrong. What it
 # knows of a digit that it never saw shows late, when it matches the soft targets closely.

@@ -5,8 +5,9 @@ Prints a line for each, by default for those in models/, in ten seconds:
     file                             architecture                     weights  T  errors  paper ...
     models/cumbersome_model_1200.pt  CumbersomeNet 784-1200-1200-10  2,395,210         68     67 ...
 
-`--translate 1 2 3` counts the errors on test images moved by so many pixels, too. The functions
-`logits_of`, `count_errors` and `measure` do the same for any net in Python.
+`--translate 1 2 3` counts the errors on test images moved by so many pixels, too, and `--ensemble`
+those of all the nets together. The functions `logits_of`, `count_errors` and `measure` do the same
+for any net, or list of nets, in Python.
 """
 
 import support.interrupts  # noqa: F401
@@ -25,35 +26,42 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dataset import Digits, Mnist, load_mnist, pixels, translate
-from support.checkpoints import MODELS, load_checkpoint, model_from, note_on_data
+from support.checkpoints import MODELS, check_distinct, load_checkpoint, model_from, note_on_data
 from support.command_line import Parser, data_flags, user_path
 from support.errors import UserError
 from support.files import read_file, sha256
 from support.hyperparameters import PIXELS, checked
 from support.nets import checked_logits, taking_pixels
 from support.paper import paper_errors
+from support.reporting import print_table, print_translated
 from support.script import run_script
 
-COLUMNS = "{:{}} {:30} {:>10} {:>5} {:>7} {:>6}  {}"
+Ensemble = list | tuple | nn.ModuleList  # of nets
+Net = nn.Module | Ensemble
 
 
 EXAMPLES = """\
 python evaluate.py runs/my_teacher.pt
 python evaluate.py runs/my_teacher.pt --translate 1 2 3
+python evaluate.py --ensemble runs/my_teacher.pt models/cumbersome_model_1200.pt
 python evaluate.py --verify  # compare with what is recorded
 """
 
 
 @torch.no_grad()
-def logits_of(model: nn.Module, images: Tensor, chunk: int = 2000) -> Tensor:
+def logits_of(model: Net, images: Tensor, chunk: int = 2000) -> Tensor:
     """float32 logits (N, 10) in eval mode for uint8 images (N, 28, 28); no random number is drawn.
 
-    Those of a stack are (S, N, 10). In chunks, for memory, on the device of the model, which is in
-    eval mode afterwards. Raises UserError for a net that does not take or return these.
+    Those of a stack are (S, N, 10), those of an ensemble the `mean_logits` of its nets. In chunks,
+    for memory, on the device of the model, which is in eval mode afterwards. Raises UserError for a
+    net that does not take or return these.
     """
+    if isinstance(model, Ensemble):
+        return mean_logits([logits_of(net, images, chunk) for net in model])
     with taking_pixels(model):
         model.eval()
         device = next((parameter.device for parameter in model.parameters()), images.device)
@@ -62,13 +70,29 @@ def logits_of(model: nn.Module, images: Tensor, chunk: int = 2000) -> Tensor:
     return torch.cat(logits, dim=-2).to(images.device)
 
 
-def count_errors(model: nn.Module, digits: Digits) -> Tensor:
+def mean_logits(logits: Sequence[Tensor], temperature: float | None = None) -> Tensor:
+    """Logits (N, 10) of an ensemble from those of its nets, (N, 10) each.
+
+    Their softmax is a mean of the nets' distributions, which [KD] s.1 has as "an arithmetic or
+    geometric mean": the geometric one, at every T; with `temperature` the arithmetic one, at this
+    T alone. Raises UserError if there is no net.
+    """
+    if not logits:
+        raise UserError("an ensemble needs at least one net")
+    each = torch.stack(list(logits))
+    if temperature is None:
+        return each.mean(0)
+    # In logarithms, so that no probability is rounded to 0; a constant, -T log K, is left out.
+    return temperature * F.log_softmax(each / temperature, dim=-1).logsumexp(0)
+
+
+def count_errors(model: Net, digits: Digits) -> Tensor:
     """The number of `digits` that are not classified correctly: int64 (), of a stack (S,)."""
     return (logits_of(model, digits.images).argmax(-1) != digits.labels).sum(-1)
 
 
-def measure(model: nn.Module, digits: Digits) -> dict[str, Any]:
-    """Errors of one net as checkpoints record them: integers, in total and for each digit."""
+def measure(model: Net, digits: Digits) -> dict[str, Any]:
+    """Errors of a net as checkpoints record them: integers, in total and for each digit."""
     wrong = digits.labels[logits_of(model, digits.images).argmax(-1) != digits.labels]
     return {
         "errors": len(wrong),
@@ -78,7 +102,7 @@ def measure(model: nn.Module, digits: Digits) -> dict[str, Any]:
     }
 
 
-def translated_errors(model: nn.Module, digits: Digits, distance: int) -> float:
+def translated_errors(model: Net, digits: Digits, distance: int) -> float:
     """Mean number of errors on `digits` moved by `distance` pixels in each of eight directions.
 
     They are up, down, left, right and the diagonals, on which both coordinates change by as much.
@@ -93,46 +117,38 @@ def evaluate(path: Path, mnist: Mnist, distances: Sequence[int] = ()) -> dict[st
     checkpoint = load_checkpoint(path)
     if note := note_on_data(path, checkpoint):
         print(note, file=sys.stderr)
-    model, units = model_from(checkpoint), checkpoint["hidden_units"]
-    parameters = checkpoint.get("parameters", {})
+    units, parameters = checkpoint["hidden_units"], checkpoint.get("parameters", {})
     return {
         "file": str(path),
         "architecture": f"{checkpoint['architecture']} 784-{units}-{units}-10",
-        "parameters": sum(p.numel() for p in model.parameters()),
         "temperature": parameters.get("temperature"),
-        "data_set": mnist.name,
-        **measure(model, mnist.test),
         "paper": paper_errors(checkpoint) if mnist.name == "MNIST" else None,
-        "translated": {str(n): translated_errors(model, mnist.test, n) for n in distances},
+        **errors_of([model_from(checkpoint)], mnist, distances),
     }
 
 
-def print_table(rows: list[dict[str, Any]]) -> None:
-    width = max(len(row["file"]) for row in rows)
-    names = ("architecture", "weights", "T", "errors", "paper", "on 0 to 9")
-    print(COLUMNS.format("file", width, *names))
-    for row in rows:
-        print(
-            COLUMNS.format(
-                row["file"],
-                width,
-                row["architecture"],
-                f"{row['parameters']:,}",
-                row["temperature"] or "",
-                row["errors"],
-                row["paper"] or "",
-                " ".join(f"{n:3}" for n in row["errors_per_digit"]),
-            )
-        )
+def evaluate_ensemble(
+    paths: Sequence[Path], mnist: Mnist, distances: Sequence[int] = ()
+) -> dict[str, Any]:
+    """The row of the nets in `paths` together. Raises UserError if two of them are the same."""
+    check_distinct(paths)
+    return {
+        "file": "the ensemble",
+        "architecture": f"{len(paths)} nets, mean of their logits",
+        "temperature": None,
+        "paper": None,
+        **errors_of([model_from(load_checkpoint(path)) for path in paths], mnist, distances),
+    }
 
 
-def print_translated(rows: list[dict[str, Any]], distances: Sequence[int]) -> None:
-    print("Errors on test images moved by so many pixels, the mean of eight directions")
-    width = max(len(row["file"]) for row in rows)
-    print(f"{'file':{width}}" + "".join(f" {n:>9}" for n in distances))
-    for row in rows:
-        errors = (row["translated"][str(n)] for n in distances)
-        print(f"{row['file']:{width}}" + "".join(f" {e:9,.1f}" for e in errors))
+def errors_of(nets: Sequence[nn.Module], mnist: Mnist, distances: Sequence[int]) -> dict[str, Any]:
+    """The columns of a row that are counted: weights, and errors of the nets together."""
+    return {
+        "parameters": sum(p.numel() for net in nets for p in net.parameters()),
+        "data_set": mnist.name,
+        **measure(nets, mnist.test),
+        "translated": {str(n): translated_errors(nets, mnist.test, n) for n in distances},
+    }
 
 
 def verify(row: dict[str, Any]) -> list[str]:
@@ -172,12 +188,14 @@ def parse_arguments() -> argparse.Namespace:
     form.add_argument("--json", action="store_true", help="print the rows as JSON")
     compare = "compare with the recorded errors and SHA256SUMS"
     form.add_argument("--verify", action="store_true", help=compare)
+    together = "also count the errors of all the nets together"
+    parser.add_argument("--ensemble", action="store_true", help=together)
     moved = "also count errors on images moved by so many pixels"
     parser.add_argument("--translate", nargs="+", default=[], metavar="PIXELS", help=moved)
     data_flags(parser)
     args = parser.parse_args()
-    if args.verify and args.translate:
-        raise UserError("--verify compares errors on unmoved images: leave out --translate")
+    if args.verify and (args.translate or args.ensemble):
+        raise UserError("--verify compares errors on record: leave out --translate and --ensemble")
     # A checkpoint may stand behind the numbers: argparse takes it for one of them.
     words, args.translate = args.translate, []
     for word in words:
@@ -185,6 +203,8 @@ def parse_arguments() -> argparse.Namespace:
             args.translate.append(checked(word, PIXELS, "argument --translate"))
         else:
             args.checkpoints.append(user_path(word))
+    if args.ensemble and len(args.checkpoints) < 2:
+        raise UserError("argument --ensemble: name two or more checkpoints")
     if words and not args.translate:
         raise UserError(f"argument --translate: {words[0]!r} is not {PIXELS.describe()}")
     return args
@@ -206,6 +226,8 @@ def main() -> None:
     mnist = load_mnist(args.data_dir, args.data)
     distances = list(dict.fromkeys(args.translate))
     rows = [evaluate(path, mnist, distances) for path in paths]
+    if args.ensemble:
+        rows.append(evaluate_ensemble(paths, mnist, distances))
     if args.json:
         print(json.dumps(rows, indent=1))
         return

@@ -2,6 +2,7 @@
 
 import os
 import reprlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from dataset import VALIDATION
 from layers import LAYERS, CumbersomeNet, RectifierNet, SmallNet, scale_weights
 from support.archives import as_plain, is_plain, read_dict, write_dict
 from support.errors import UserError
+from support.files import sha256
 from support.hyperparameters import MAX_UNITS
 
 MODELS = Path(__file__).parent.parent / "models"  # the published checkpoints
@@ -66,6 +68,15 @@ def model_from(checkpoint: dict[str, Any]) -> RectifierNet:
         model = cls(checkpoint["hidden_units"], dropout_visible=0.0, dropout_hidden=0.0).float()
     model.load_state_dict(checkpoint["state_dict"])
     return model.eval()
+
+
+def check_distinct(paths: Sequence[Path]) -> None:
+    """Raise UserError if two files of an ensemble are the same."""
+    first: dict[str, Path] = {}
+    for path in paths:
+        same = first.setdefault(sha256(path), path)
+        if same is not path:
+            raise UserError(f"{path} is the same net as {same}: name each net of an ensemble once")
 
 
 def note_on_data(path: Path, checkpoint: dict[str, Any]) -> str | None:

@@ -125,12 +125,11 @@ def training_flags(parser: Parser) -> None:
 
 def distillation_flags(parser: Parser, **defaults: Any) -> None:
     """Add the flags of a distillation; `defaults` are those in which a script differs."""
-    parser.add_argument(
-        "--teacher",
-        type=user_path,
-        default=TEACHER,
-        help=f"checkpoint to distil [models/{TEACHER.name}]",
-    )
+    teacher = f"checkpoint to distil; several are an ensemble [models/{TEACHER.name}]"
+    add = parser.add_argument
+    add("--teacher", type=user_path, nargs="+", default=[TEACHER], metavar="PATH", help=teacher)
+    mean = "average an ensemble's distributions at T [its logits: the geometric mean]"
+    add("--arithmetic-mean", action="store_true", help=mean)
     training_flags(parser)
     note = f"except {', '.join(defaults)}, which have their own here" if defaults else ""
     hyperparameter_flags(parser, "Distilled", note, **defaults)

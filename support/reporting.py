@@ -1,8 +1,9 @@
-"""What a training run prints: progress, first and last lines."""
+"""What the scripts print: progress, first and last lines of a run, tables of errors."""
 
 import os
 import sys
 import time
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TextIO
@@ -16,6 +17,7 @@ from support.errors import UserError
 from support.paper import paper_errors
 from support.runs import Run
 
+COLUMNS = "{:{}} {:30} {:>10} {:>5} {:>7} {:>6}  {}"  # of evaluate.py
 TIMED = 50  # minibatches from which the time of a run is estimated: as many as are gathered at once
 
 
@@ -152,3 +154,33 @@ def report(record: dict[str, Any], output: Path) -> None:
     tqdm.write(done)  # above the bar of a sweep, if there is one
     if result["errors"] > 0.8 * result["cases"] and len(record["data_set"]["digits"]) == 10:
         tqdm.write("This net never left chance: try more --epochs, another --seed or a lower rate.")
+
+
+def print_table(rows: list[dict[str, Any]]) -> None:
+    """The table of evaluate.py: a line for each net."""
+    width = max(len(row["file"]) for row in rows)
+    names = ("architecture", "weights", "T", "errors", "paper", "on 0 to 9")
+    print(COLUMNS.format("file", width, *names))
+    for row in rows:
+        print(
+            COLUMNS.format(
+                row["file"],
+                width,
+                row["architecture"],
+                f"{row['parameters']:,}",
+                row["temperature"] or "",
+                row["errors"],
+                row["paper"] or "",
+                " ".join(f"{n:3}" for n in row["errors_per_digit"]),
+            )
+        )
+
+
+def print_translated(rows: list[dict[str, Any]], distances: Sequence[int]) -> None:
+    """The table of evaluate.py for moved test images."""
+    print("Errors on test images moved by so many pixels, the mean of eight directions")
+    width = max(len(row["file"]) for row in rows)
+    print(f"{'file':{width}}" + "".join(f" {n:>9}" for n in distances))
+    for row in rows:
+        errors = (row["translated"][str(n)] for n in distances)
+        print(f"{row['file']:{width}}" + "".join(f" {e:9,.1f}" for e in errors))

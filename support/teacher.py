@@ -1,8 +1,9 @@
-"""The teacher of a distillation: loading it and checking its logits."""
+"""The teacher of a distillation, a net or an ensemble: loading it and checking its logits."""
 
 import argparse
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from dataset import Digits, Mnist
 from layers import RectifierNet
-from support.checkpoints import load_checkpoint, model_from, note_on_data
+from support.checkpoints import check_distinct, load_checkpoint, model_from, note_on_data
 from support.errors import UserError
 from support.files import sha256
 from support.outputs import belongs_to
@@ -19,14 +20,26 @@ from support.runs import Run
 
 def load_teacher(
     args: argparse.Namespace, runs: Sequence[Run], mnist: Mnist
-) -> tuple[RectifierNet, dict[str, Any]]:
-    """The net in `args.teacher` and what checkpoints of its students record of it.
+) -> tuple[list[RectifierNet], dict[str, Any]]:
+    """The nets in `args.teacher`, and what checkpoints of their students record of them.
 
-    Says so if it has learned from images on which the student's errors are counted, or from other
+    Says so if one has learned from images on which the student's errors are counted, or from other
     data. Raises UserError if they are held out to choose by (such a choice would be worth nothing),
-    and if one of the `runs` would replace it.
+    if one of the `runs` would replace it, and if two are the same.
     """
-    path, checkpoint = args.teacher, load_checkpoint(args.teacher)
+    check_distinct(args.teacher)
+    nets = [_load_net(path, args, runs, mnist) for path in args.teacher]
+    files = {"file": [p.name for p in args.teacher], "sha256": [*map(sha256, args.teacher)]}
+    teacher = {name: ", ".join(words) for name, words in files.items()}
+    if len(nets) > 1:
+        teacher["mean"] = "arithmetic" if args.arithmetic_mean else "geometric"
+    return nets, teacher
+
+
+def _load_net(
+    path: Path, args: argparse.Namespace, runs: Sequence[Run], mnist: Mnist
+) -> RectifierNet:
+    checkpoint = load_checkpoint(path)
     if belongs_to(path, runs):
         raise UserError(f"--output {runs[0].output} would replace the teacher: choose another")
     learned_from = checkpoint.get("data_set", {}).get("name")
@@ -37,10 +50,35 @@ def load_teacher(
         )
     if not args.quiet:
         if mnist.name == "sample" and learned_from in ("MNIST", "MNIST validation"):
-            print("The teacher has seen the sample's test images, MNIST's training images.")
+            print(f"{path.name} has seen the sample's test images, MNIST's training images.")
         if note := note_on_data(path, checkpoint):
             print(note)
-    return model_from(checkpoint), {"file": path.name, "sha256": sha256(path)}
+    return model_from(checkpoint)
+
+
+def temperature_of_mean(args: argparse.Namespace, runs: Sequence[Run]) -> float | None:
+    """The T at which an ensemble's distributions are averaged; None if its logits are.
+
+    Raises UserError for several temperatures, as the soft targets are made once for all `runs`, and
+    for an `--arithmetic-mean` of a single net.
+    """
+    if not args.arithmetic_mean:
+        return None
+    if len(args.teacher) == 1:
+        raise UserError("--arithmetic-mean is of several nets: name them all after --teacher")
+    temperatures = {run.params.temperature for run in runs}
+    if len(temperatures) > 1:
+        raise UserError("--arithmetic-mean is taken at one T: give a single --temperature")
+    return temperatures.pop()
+
+
+def distillation_setting(
+    args: argparse.Namespace, mnist: Mnist, teacher: dict[str, Any]
+) -> dict[str, str]:
+    """What, beside hyperparameters and seed, tells one distillation from another."""
+    sums = " ".join(text[:12] for text in teacher["sha256"].split(", "))
+    mean = f" {teacher['mean']}" if "mean" in teacher else ""
+    return {"data": mnist.name, "precision": args.precision, "teacher": sums + mean}
 
 
 def report_teacher(args: argparse.Namespace, transfer_set: Digits) -> None:

@@ -1,5 +1,4 @@
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,14 +8,13 @@ from torch import nn
 
 import distillation
 from dataset import pixels
-from distillation import distill, distill_together, distillation_loss, group_small, soft_targets
+from distillation import distill, distill_together, distillation_loss, soft_targets
 from evaluate import count_errors, logits_of
 from support.checkpoints import load_model, save_model
 from support.errors import UserError
 from support.hyperparameters import default_params
 from support.reporting import Progress
 from support.resume import ResumePoint
-from support.sweep import Run
 from train import train
 from training_params import LocalParams
 
@@ -378,21 +376,6 @@ def test_numbers_and_sequences_of_numpy_are_taken(some_digits):
     expected = distill_together((2, 8), range(2), random_net(), some_digits, params)
     assert found.keys() == expected.keys()
     assert all(same_weights(found[run], expected[run]) for run in found)
-
-
-def test_only_students_with_each_temperature_and_each_seed_form_a_job():
-    def runs(temperature, seeds, **changes):
-        params = some_params("Distilled", temperature=temperature, **changes)
-        return [Run(params, seed, Path("net.pt")) for seed in seeds]
-
-    four = runs(1.0, [0, 1]) + runs(2.0, [0, 1])
-    assert group_small(four) == [four]
-    odd = runs(4.0, [1])
-    assert group_small(four + odd) == [four, odd]
-    large = runs(1.0, [0, 1], hidden_units=300)
-    assert group_small(large + four) == [[large[0]], [large[1]], four]
-    hard = runs(1.0, [0, 1], hard_weight=0.1)
-    assert group_small(hard) == [[hard[0]], [hard[1]]]
 
 
 # The script

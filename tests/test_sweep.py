@@ -10,13 +10,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from common import ROOT, everything_in, same_weights, split_words
+from common import ROOT, everything_in, same_weights, some_params, split_words
 
 import distillation
 import distillation_no_three
 import train
+from support import stacks
 from support.checkpoints import load_checkpoint, load_model
 from support.errors import TrainingFailed
+from support.runs import Run
+from support.stacks import group_small
 
 QUICK = "--epochs 1 --batch-size 500 --quiet"
 SMALL = f"--model small --hidden-units 5 {QUICK}"
@@ -131,13 +134,28 @@ def test_the_shifts_of_a_student_without_threes_are_in_its_line(call, teacher, c
         assert torch.allclose(torch.tensor(biases), learned, atol=1e-3)
 
 
+def test_only_students_with_each_temperature_and_each_seed_form_a_job():
+    def runs(temperature, seeds, **changes):
+        params = some_params("Distilled", temperature=temperature, **changes)
+        return [Run(params, seed, Path("net.pt")) for seed in seeds]
+
+    four = runs(1.0, [0, 1]) + runs(2.0, [0, 1])
+    assert group_small(four) == [four]
+    odd = runs(4.0, [1])
+    assert group_small(four + odd) == [four, odd]
+    large = runs(1.0, [0, 1], hidden_units=300)
+    assert group_small(large + four) == [[large[0]], [large[1]], four]
+    hard = runs(1.0, [0, 1], hard_weight=0.1)
+    assert group_small(hard) == [[hard[0]], [hard[1]]]
+
+
 def test_small_students_are_distilled_together_with_the_errors_they_make_alone(
     call, teacher, monkeypatch
 ):
     words = "--hidden-units 20 --epochs 4 --temperature 2 8 --seed 0 1 --batch-size 500"
     call(distillation, "--teacher", teacher, words, "--results together.csv")
     assert not list(Path(".").glob("runs/*.pt"))
-    monkeypatch.setattr(distillation, "STACKED_UNITS", 0)
+    monkeypatch.setattr(stacks, "STACKED_UNITS", 0)
     call(distillation, "--teacher", teacher, words, "--results alone.csv")
     together, alone = (
         {

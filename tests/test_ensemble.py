@@ -1,0 +1,242 @@
+"""Ensembles: several nets as one teacher, and their errors together."""
+
+import hashlib
+import json
+
+import numpy as np
+import pytest
+import torch
+from common import first_student, random_digits, random_net, same_weights, some_params
+from torch import nn
+
+import distillation
+import evaluate
+from dataset import pixels
+from distillation import distill, distill_together, soft_targets, with_logits
+from evaluate import count_errors, logits_of, mean_logits, measure
+from support.checkpoints import load_checkpoint, load_model, save_model
+from support.errors import UserError
+
+QUICK = "--hidden-units 5 --epochs 1 --batch-size 500"
+
+
+def some_nets(count=3):
+    return [random_net(20, std=0.3, seed=seed) for seed in range(count)]
+
+
+def distributions(nets, digits, temperature):
+    """float64 (nets, cases, 10), by NumPy."""
+    with torch.no_grad():
+        logits = np.stack([net(pixels(digits.images)).double().numpy() for net in nets])
+    odds = np.exp((logits - logits.max(-1, keepdims=True)) / temperature)
+    return odds / odds.sum(-1, keepdims=True)
+
+
+# The two means of [KD] s.1
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0, 20.0])
+def test_the_soft_targets_are_the_geometric_mean_of_those_of_the_nets(temperature):
+    nets, digits = some_nets(), random_digits(40)
+    each = distributions(nets, digits, temperature)
+    expected = each.prod(0) ** (1 / 3)
+    expected /= expected.sum(-1, keepdims=True)
+    found = soft_targets(with_logits(digits, nets).teacher_logits, temperature)
+    assert np.allclose(found, expected, atol=1e-5)
+    assert not np.allclose(found, each.mean(0), atol=1e-3)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0, 20.0])
+def test_or_their_arithmetic_mean_at_the_temperature(temperature):
+    nets, digits = some_nets(), random_digits(40)
+    expected = distributions(nets, digits, temperature).mean(0)
+    logits = with_logits(digits, nets, temperature).teacher_logits
+    assert np.allclose(soft_targets(logits, temperature), expected, atol=1e-6)
+
+
+def test_the_arithmetic_mean_keeps_small_probabilities():
+    logits = [torch.tensor([[0.0, -200.0]]), torch.tensor([[0.0, -300.0]])]
+    mean = mean_logits(logits, 1.0)
+    assert (mean[0, 0] - mean[0, 1]).item() == pytest.approx(200 + np.log(2))
+
+
+def test_a_single_net_is_an_ensemble_of_one(some_digits):
+    (net,) = some_nets(1)
+    one = with_logits(some_digits, net).teacher_logits
+    assert torch.equal(with_logits(some_digits, [net]).teacher_logits, one)
+
+
+# From Python
+
+
+@pytest.mark.parametrize("kind", [list, tuple, nn.ModuleList])
+def test_a_student_learns_from_several_nets(some_digits, kind):
+    class Together(nn.Module):
+        def forward(self, images):
+            return sum(net(images) for net in nets) / 3
+
+    nets, params = some_nets(), some_params("Distilled", temperature=4.0)
+    students = [first_student(params) for _ in range(3)]
+    distill(students[0], kind(nets), some_digits, params)
+    distill(students[1], Together(), some_digits, params)
+    distill(students[2], nets[0], some_digits, params)
+    outputs, expected, of_one = (logits_of(s, some_digits.images) for s in students)
+    assert torch.allclose(outputs, expected, atol=1e-3)
+    assert not torch.allclose(outputs, of_one, atol=0.05)
+
+
+def test_and_from_the_arithmetic_mean_at_its_temperature(some_digits):
+    class Together(nn.Module):
+        def forward(self, images):
+            return 4 * torch.stack([(net(images) / 4).softmax(1) for net in nets]).mean(0).log()
+
+    nets, params = some_nets(), some_params("Distilled", temperature=4.0)
+    students = [first_student(params) for _ in range(3)]
+    distill(students[0], nets, some_digits, params, arithmetic_mean=True)
+    distill(students[1], Together(), some_digits, params)
+    distill(students[2], nets, some_digits, params)
+    outputs, expected, geometric = (logits_of(s, some_digits.images) for s in students)
+    assert torch.allclose(outputs, expected, atol=1e-3)
+    assert not torch.allclose(outputs, geometric, atol=0.01)
+
+
+def test_students_distilled_together_learn_from_an_ensemble(some_digits):
+    nets, params = some_nets(), some_params("Distilled", temperature=4.0)
+    (student,) = distill_together([4.0], [0], nets, some_digits, params).values()
+    alone = first_student(params)
+    distill(alone, nets, some_digits, params)
+    images = some_digits.images
+    assert torch.allclose(logits_of(student, images), logits_of(alone, images), atol=1e-3)
+
+
+def test_the_errors_of_several_nets_are_those_of_the_mean_of_their_logits(some_digits):
+    nets = some_nets()
+    logits = torch.stack([net(pixels(some_digits.images)) for net in nets]).mean(0)
+    wrong = int((logits.argmax(1) != some_digits.labels).sum())
+    assert count_errors(nets, some_digits) == wrong == measure(tuple(nets), some_digits)["errors"]
+
+
+def test_a_net_of_an_ensemble_that_does_not_fit_is_refused(some_digits):
+    params, student = some_params("Distilled"), random_net()
+    bad = {
+        "softmax": nn.Sequential(random_net(), nn.Softmax(dim=1)),
+        "Linear": nn.Linear(784, 47),
+        "finite": random_net(std=1e30),
+        "str": "models/cumbersome_model_1200.pt",
+    }
+    for told, net in bad.items():
+        with pytest.raises(UserError, match=told):
+            distill(student, [*some_nets(2), net], some_digits, params)
+    with pytest.raises(UserError, match="at least one net"):
+        distill(student, [], some_digits, params)
+    with pytest.raises(UserError, match="at least one net"):
+        measure([], some_digits)
+
+
+# The scripts
+
+
+@pytest.fixture
+def files(teacher):
+    """Three checkpoints, the first of them of a net that knows the digits."""
+    for seed, name in ((1, "b.pt"), (2, "c.pt")):
+        save_model(name, random_net(5, seed=seed), data_set={"name": "sample"})
+    return [str(teacher), "b.pt", "c.pt"]
+
+
+def sums_of(files):
+    return [hashlib.sha256(open(file, "rb").read()).hexdigest() for file in files]
+
+
+@pytest.mark.parametrize("flag", ["", "--arithmetic-mean"])
+def test_the_script_distils_what_the_function_distils(call, files, sample, flag):
+    words = f"{QUICK} --temperature 4 --quiet --output net.pt"
+    call(distillation, "--teacher", *files, flag, words)
+    params = some_params("Distilled", hidden_units=5, epochs=1, batch_size=500, temperature=4.0)
+    student, nets = first_student(params), [load_model(file) for file in files]
+    distill(student, nets, sample.training, params, arithmetic_mean=bool(flag))
+    assert same_weights(load_model("net.pt"), student)
+    assert load_checkpoint("net.pt")["teacher"] == {
+        "file": "cumbersome_model_60.pt, b.pt, c.pt",
+        "sha256": ", ".join(sums_of(files)),
+        "mean": "arithmetic" if flag else "geometric",
+    }
+
+
+def test_the_lines_of_a_sweep_tell_ensembles_and_means_apart(call, files):
+    words = f"{QUICK} --temperature 4 --quiet --results runs.csv"
+    for teachers in (files, files[:2], files[:1]):
+        call(distillation, "--teacher", *teachers, words)
+    call(distillation, "--teacher", *files, "--arithmetic-mean", words)
+    call(distillation, "--teacher", *files, words)  # is there already
+    with open("runs.csv") as file:
+        found = [line.split(",")[2] for line in file][1:]
+    first, second, third = (text[:12] for text in sums_of(files))
+    assert found == [
+        f"{first} {second} {third} geometric",
+        f"{first} {second} geometric",
+        first,
+        f"{first} {second} {third} arithmetic",
+    ]
+
+
+def test_the_first_lines_name_the_whole_ensemble(call, files, capsys):
+    call(distillation, "--teacher", *files, QUICK, "--output net.pt")
+    out = capsys.readouterr().out
+    assert "on the soft targets of cumbersome_model_60.pt, b.pt, c.pt" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("--teacher b.pt c.pt b.pt", "b.pt is the same net"),
+        ("--teacher b.pt copy.pt", "copy.pt is the same net as b.pt"),
+        ("--teacher b.pt gone.pt", "gone.pt"),
+        ("--teacher b.pt c.pt --output c.pt", "replace the teacher"),
+        ("--teacher b.pt --arithmetic-mean", "several nets"),
+        ("--teacher b.pt c.pt --arithmetic-mean --temperature 2 4", "single --temperature"),
+        ("--teacher b.pt c.pt --validation", "held-out images"),
+    ],
+)
+def test_what_is_no_ensemble_is_refused(stops, files, words, told):
+    save_model("copy.pt", random_net(5, seed=1), data_set={"name": "sample"})
+    before = sums_of(["b.pt", "c.pt"])
+    stop = stops(distillation, QUICK, words)
+    assert (stop.status, len(stop.err.splitlines())) == (2, 1)
+    assert told in stop.err
+    assert sums_of(["b.pt", "c.pt"]) == before
+
+
+def test_going_on_with_another_mean_is_refused(stops, call, files):
+    words = f"{QUICK} --output net.pt --quiet"
+    call(distillation, "--teacher", *files, words)
+    stop = stops(distillation, "--teacher", *files, words, "--arithmetic-mean --resume")
+    assert stop.status == 2 and "teacher.mean" in stop.err
+
+
+def test_the_ensemble_is_the_last_row(call, capsys, files, sample):
+    call(evaluate, *files, "--ensemble --json --translate 1")
+    *rows, last = json.loads(capsys.readouterr().out)
+    nets = [load_model(file) for file in files]
+    assert [row["file"] for row in rows] == files
+    assert last["errors"] == count_errors(nets, sample.test)
+    assert last["parameters"] == sum(row["parameters"] for row in rows)
+    assert last["translated"]["1"] == evaluate.translated_errors(nets, sample.test, 1)
+    call(evaluate, *files, "--ensemble")
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert "ensemble" in line and f" {last['errors']} " in line and "3 nets" in line
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("--ensemble", "two or more"),
+        ("--ensemble b.pt", "two or more"),
+        ("--ensemble b.pt c.pt b.pt", "the same net"),
+        ("--ensemble b.pt c.pt --verify", "leave out"),
+    ],
+)
+def test_errors_of_what_is_no_ensemble_are_not_counted(stops, files, words, told):
+    stop = stops(evaluate, words)
+    assert (stop.status, len(stop.err.splitlines())) == (2, 1)
+    assert told in stop.err
