@@ -216,7 +216,7 @@ def run_together(job: Job, mnist: Mnist, transfer_set: Digits) -> list[dict[str,
         result = measure(students[params.temperature, seed], mnist.test.to("cpu"))
         of = f"{params.hidden_units} units, T = {params.temperature:g}, seed {seed}"
         tqdm.write(f"{of}: {result['errors']} errors on {result['cases']:,} images, not saved")
-        results.append(result_columns(result, None, versions()))
+        results.append(result_columns(result, [], versions()))
     return results
 
 

@@ -44,25 +44,37 @@ def history_lines(history: list[dict[str, Any]]) -> bytes:
     return text.getvalue().encode()
 
 
-RESULT_COLUMNS = ("errors", "cases", "errors_per_digit", "loss", "threads", "torch")
+RESULT_COLUMNS = (
+    "errors",
+    "cases",
+    "errors_per_digit",
+    "loss",
+    "lowest_errors",
+    "threads",
+    "torch",
+)
+LATER_COLUMNS = ("lowest_errors",)  # that older files of results lack
 
 
 def columns_of(checkpoint: dict[str, Any]) -> dict[str, Any]:
     """The `RESULT_COLUMNS` of a checkpoint."""
-    return result_columns(
-        checkpoint["result"], checkpoint["history"][-1]["loss"], checkpoint["versions"]
-    )
+    return result_columns(checkpoint["result"], checkpoint["history"], checkpoint["versions"])
 
 
 def result_columns(
-    result: dict[str, Any], loss: float | None, versions: dict[str, Any]
+    result: dict[str, Any], history: list[dict[str, Any]], versions: dict[str, Any]
 ) -> dict[str, Any]:
-    """The `RESULT_COLUMNS` of a run, as its line in a CSV file has them; a loss may be missing."""
+    """The `RESULT_COLUMNS` of a run, as its line in a CSV file has them.
+
+    Without a history, as of nets that are trained together, loss and lowest errors stay empty.
+    These are the lowest of any epoch: a choice made on the images that they are counted on.
+    """
     return {
         "errors": result["errors"],
         "cases": result["cases"],
         "errors_per_digit": " ".join(map(str, result["errors_per_digit"])),
-        "loss": "" if loss is None else loss,
+        "loss": history[-1]["loss"] if history else "",
+        "lowest_errors": min((e["errors"] for e in history if "errors" in e), default=""),
         "threads": versions["threads"],
         "torch": versions["torch"],
     }

@@ -7,6 +7,7 @@ from typing import Any
 
 from support.errors import UserError
 from support.outputs import make_folder
+from support.records import LATER_COLUMNS
 
 Line = dict[str, Any]  # by column
 Text = set[tuple[str, str]]  # the same as it is read again: columns with their words
@@ -15,6 +16,16 @@ Text = set[tuple[str, str]]  # the same as it is read again: columns with their 
 def as_text(line: Line) -> Text:
     """A line as it is read again."""
     return {(column, str(value)) for column, value in line.items()}
+
+
+def columns_for(path: Path, header: list[str]) -> list[str]:
+    """The columns of lines to add to the file: `header`, less what is newer than the file."""
+    older = [column for column in header if column not in LATER_COLUMNS]
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            return older if next(csv.reader(file), None) == older else header
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return header  # `read_lines` says what is wrong
 
 
 def read_lines(path: Path, header: list[str]) -> list[dict[str, str]]:
@@ -37,9 +48,9 @@ def read_lines(path: Path, header: list[str]) -> list[dict[str, str]]:
 
 
 def append_lines(path: Path, header: list[str], *lines: Line) -> None:
-    """Add lines, in one write, below the names of the columns. Raises UserError."""
+    """Add the columns in `header` of lines, in one write, below their names. Raises UserError."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, header, lineterminator="\n")
+    writer = csv.DictWriter(text, header, extrasaction="ignore", lineterminator="\n")
     make_folder(path)
     try:
         with open(path, "a", newline="", encoding="utf-8") as file:

@@ -22,7 +22,7 @@ from support.errors import Stopped, TrainingFailed, UserError
 from support.files import check_regular
 from support.outputs import RunFiles, belongs_to
 from support.records import command_line
-from support.result_lines import Line, Text, append_lines, as_text, read_lines
+from support.result_lines import Line, Text, append_lines, as_text, columns_for, read_lines
 from support.runs import FOLDER, Run
 
 RENDEZVOUS = timedelta(minutes=5)  # in which all processes of torchrun must have arrived
@@ -49,7 +49,7 @@ def sweep(
         _gathered([], world)  # wait for the first process, which does it
         return
     path = _results_path(args, runs)
-    header = [*setting, *vars(runs[0].params), "seed", *columns, "problem"]
+    header = columns_for(path, [*setting, *vars(runs[0].params), "seed", *columns, "problem"])
     # Of the first process: others may run on machines that have not this file.
     finished = [as_text(line) for line in _gathered([read_lines(path, header)], world)[0]]
     starts = [as_text(setting | run.line()) for run in runs]  # of their lines

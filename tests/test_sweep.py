@@ -38,6 +38,34 @@ def test_every_combination_of_values_and_seeds_is_a_run_with_a_line(call):
     assert len(list(Path("runs").glob("*.pt"))) == 6
 
 
+def test_a_line_has_the_lowest_errors_of_any_epoch_too(call):
+    call(
+        train,
+        "--model small --hidden-units 5 --epochs 6 --batch-size 100 --learning-rate 0.05",
+        "--quiet --results runs.csv",
+    )
+    (line,), (path,) = lines_of("runs.csv"), Path("runs").glob("*.pt")
+    history = [entry["errors"] for entry in load_checkpoint(path)["history"]]
+    assert int(line["lowest_errors"]) == min(history)
+    assert int(line["errors"]) == history[-1]
+
+
+def test_a_file_from_before_a_column_was_added_is_continued(call, stops):
+    call(train, SMALL, "--seed 0 1 --results new.csv")
+    names, first, second = Path("new.csv").read_text().splitlines()
+    place = names.split(",").index("lowest_errors")
+    old = [
+        ",".join(w for i, w in enumerate(next(csv.reader([text]))) if i != place)
+        for text in (names, first, second)
+    ]
+    for lines in (old[:1], old[:2]):
+        Path("old.csv").write_text("\n".join(lines) + "\n")
+        call(train, SMALL, "--seed 0 1 --results old.csv")
+        assert Path("old.csv").read_text().splitlines() == old
+    Path("other.csv").write_text(names.replace(",errors,", ",") + "\n")
+    assert stops(train, SMALL, "--seed 0 1 --results other.csv").status == 2
+
+
 def test_a_run_of_a_sweep_is_the_run_alone(call):
     call(train, SMALL, "--learning-rate 0.01 0.02 --seed 3 4")
     call(train, SMALL, "--learning-rate 0.02 --seed 3 --output net.pt")
