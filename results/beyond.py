@@ -1,4 +1,4 @@
-"""Beyond the claims: biases, every digit, shorter teacher training, translations, trials."""
+"""Beyond the claims: biases, every digit, length of teacher training, translations, trials."""
 
 import statistics
 from itertools import takewhile
@@ -18,7 +18,8 @@ from results.claims import (
 from results.runs import Line, Runs, runs_in, translated
 from results.summary import deviation, spread, table
 
-SHORT_TEACHERS = ("20", "60", "150")  # epochs
+# Ends of the names of the files of students, by epochs of their teacher.
+TEACHERS = {20: "_teacher_20", 60: "_teacher_60", 150: "_teacher_150", 400: ""}
 
 
 def biases() -> str:
@@ -61,13 +62,12 @@ def omitted_digits() -> str:
 
 
 def teachers() -> str:
-    """The same students of cumbersome nets that were trained for fewer epochs, and of ours."""
-    cumbersome = {epochs: runs_in("teachers", epochs=epochs) for epochs in SHORT_TEACHERS}
-    cumbersome["400"] = runs_in("cumbersome", seed="0")
+    """The same students of cumbersome nets that were trained for other numbers of epochs."""
     rows = []
-    for epochs, runs in cumbersome.items():
-        teacher = f"_teacher_{epochs}" if epochs in SHORT_TEACHERS else ""
-        errors = [spread(r.numbers("errors")) for r in (runs, distilled(800, teacher))]
+    for epochs, teacher in TEACHERS.items():
+        of_length = {"epochs": str(epochs)}
+        net = runs_in("teachers", **of_length) if teacher else runs_in("cumbersome", seed="0")
+        errors = [spread(runs.numbers("errors")) for runs in (net, distilled(800, teacher))]
         missed_digits = [*(never_saw_3(units, teacher) for units in STUDENTS)]
         missed_digits += [saw_7_and_8(300, teacher)]
         rows.append([epochs, *errors, *map(three_shifts, missed_digits)])

@@ -1,0 +1,108 @@
+"""Figures of what the published nets answer to test images."""
+
+from typing import Any
+
+import numpy as np
+
+from dataset import Mnist
+from distillation import soft_targets
+from distillation_no_three import errors_at, found_shifts
+from evaluate import logits_of
+from layers import RectifierNet
+from results.style import BLACK, BLUE, GREEN, ORANGE, PURPLE, RED, WIDTH
+from support.checkpoints import MODELS, load_model
+from support.paper import PAPER_SHIFTS
+
+
+def shifts(plt: Any, mnist: Mnist) -> Any:
+    """Errors against the shift of the biases of classes that were never, or alone, seen."""
+    figure, panels = plt.subplots(1, 2, figsize=(WIDTH, 3.4))
+    students = [
+        ("wo3_800_20", "never saw a 3 (800 units, T = 20)", np.linspace(-1, 6, 281)),
+        ("only78_300_8", "saw 7s and 8s only (300 units, T = 8)", np.linspace(-12, 2, 281)),
+    ]
+    for axes, student, claim in zip(panels, students, PAPER_SHIFTS.items(), strict=True):
+        (file, title, range_of_shifts), ((_, digits), (paper, *_)) = student, claim
+        model = load_model(MODELS / f"distilled_model_{file}.pt")
+        _draw_shifts(axes, model, mnist, list(digits), paper, range_of_shifts)
+        axes.set_title(title)
+        axes.legend(fontsize=8, loc="upper center", frameon=True, framealpha=1, edgecolor="white")
+    panels[0].set_ylabel("test errors")
+    return figure
+
+
+def _draw_shifts(
+    axes: Any,
+    student: RectifierNet,
+    mnist: Mnist,
+    group: list[int],
+    paper: float,
+    range_of_shifts: np.ndarray,
+) -> None:
+    """The panel of a student: errors in total and on `group`, and where some shifts are."""
+    cases, best, label_free = found_shifts(student, mnist, group)
+    labels = mnist.test.labels
+    curves = [errors_at(cases, labels, group, shift) for shift in range_of_shifts]
+    total, on_group = zip(*curves, strict=True)
+    classes = " and ".join(map(str, group))
+    names = " and ".join(f"{digit}s" for digit in group)
+    axes.plot(range_of_shifts, total, color=BLUE, label="all digits")
+    axes.plot(range_of_shifts, on_group, color=RED, ls="--", label=f"on {names}")
+    marks = [
+        ("as learned", 0.0, BLACK, "-"),
+        ("the paper's", paper, ORANGE, "-"),
+        ("best here", best, GREEN, ":"),
+        ("by class frequency", label_free, PURPLE, "-."),
+    ]
+    for name, shift, colour, line in marks:
+        errors, _ = errors_at(cases, labels, group, shift)
+        label = f"{name} ({shift:+.1f}): {errors:,}"
+        axes.axvline(shift, color=colour, ls=line, lw=1.2, label=label)
+    as_learned = errors_at(cases, labels, group, 0.0)[0]
+    axes.set_ylim(0, 2.2 * as_learned)
+    axes.set_xlabel(f"added to the bias of {classes}")
+
+
+def dark_knowledge(plt: Any, mnist: Mnist) -> Any:
+    """Soft targets of the cumbersome net for the first test image of some digits."""
+    digits = (2, 3, 4, 7)
+    lowest = {1: 1e-9, 4: 1e-4, 20: 1e-2}  # probability that is shown, by temperature
+    teacher = load_model(MODELS / "cumbersome_model_1200.pt")
+    figure, panels = plt.subplots(
+        len(digits), 4, figsize=(WIDTH, 5.6), width_ratios=(1, 2, 2, 2), squeeze=False
+    )
+    for row, digit in zip(panels, digits, strict=True):
+        image = mnist.test.images[mnist.test.labels == digit][:1]
+        row[0].imshow(image[0], cmap="gray_r")
+        row[0].axis("off")
+        for axes, temperature in zip(row[1:], lowest, strict=True):
+            axes.bar(range(10), soft_targets(logits_of(teacher, image), temperature)[0], color=BLUE)
+            axes.set_yscale("log")
+            axes.set_ylim(lowest[temperature], 2)
+            axes.set_xticks(range(10))
+            axes.tick_params(labelsize=8)
+    for axes, temperature in zip(panels[0, 1:], lowest, strict=True):
+        axes.set_title(f"T = {temperature}")
+    panels[-1, 2].set_xlabel("class (probabilities on logarithmic scales)")
+    return figure
+
+
+def mistakes(plt: Any, mnist: Mnist) -> Any:
+    """Every test digit that the distilled net gets wrong."""
+    images, labels = mnist.test.images, mnist.test.labels
+    student, teacher = (
+        logits_of(load_model(MODELS / file), images).argmax(1)
+        for file in ("distilled_model_800_20.pt", "cumbersome_model_1200.pt")
+    )
+    wrong = (student != labels).nonzero().flatten().tolist()
+    columns = 14
+    rows = -(-len(wrong) // columns)
+    figure, panels = plt.subplots(rows, columns, figsize=(WIDTH, 0.78 * rows), squeeze=False)
+    for axes in panels.flat:
+        axes.axis("off")
+    for axes, case in zip(panels.flat, wrong, strict=False):
+        answer, truth, other = (int(values[case]) for values in (student, labels, teacher))
+        axes.imshow(images[case], cmap="gray_r")
+        colour = BLUE if other == truth else RED
+        axes.set_title(f"{answer} ({truth}) {other}", fontsize=8, color=colour, pad=2)
+    return figure
