@@ -204,7 +204,7 @@ def run(
             options = {name: settings[name] for name in ("seed", "precision")}
             options |= {"loss": loss, "test_set": mnist.test, "resume_point": resume_point}
             progress = Progress.of_run(planned, mnist.held_out, done)
-            if not planned.quiet:
+            if not (planned.quiet or planned.several):
                 announce(model, settings, done)
             try:
                 history = train(model, training_set, planned.params, progress=progress, **options)

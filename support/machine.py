@@ -26,6 +26,14 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def rank() -> int:
+    """The number of this process among those of torchrun; the first alone says what it does."""
+    try:
+        return int(os.environ.get("RANK", 0))
+    except ValueError:
+        raise UserError(f"RANK is {os.environ['RANK']!r}, not a number: unset it") from None
+
+
 def autocast(device: str, precision: str) -> Any:
     """Matrix products in bfloat16 if `precision` is "bf16"; weights and updates stay float32."""
     if precision not in ("fp32", "bf16"):

@@ -24,11 +24,19 @@ TIMED = 50  # minibatches from which the time of a run is estimated: as many as 
 class Progress:
     """One progress bar, or a plain line at each evaluation where the output is not a terminal.
 
-    `counted` says what the errors are; `events` is a SummaryWriter of TensorBoard, or None.
+    `counted` says what the errors are; `events` is a SummaryWriter of TensorBoard, or None. One of
+    several runs has its `name` at the bar, which goes when the run ends, and no lines.
     """
 
-    def __init__(self, quiet: bool = False, counted: str = "test errors", events: Any = None):
-        self.quiet, self.counted, self.events = quiet, counted, events
+    def __init__(
+        self,
+        quiet: bool = False,
+        counted: str = "test errors",
+        events: Any = None,
+        name: str | None = None,
+    ):
+        self.quiet, self.counted, self.events, self.name = quiet, counted, events, name
+        self.lines = not (quiet or name)
         self.bar: tqdm | None = None
 
     @classmethod
@@ -36,7 +44,7 @@ class Progress:
         """For a run after `done` epochs, whose errors are on `held_out` or on test images."""
         counted = "held-out errors" if held_out else "test errors"
         events = None if run.log is None else event_writer(run.log, run.output, done)
-        return cls(run.quiet, counted, events)
+        return cls(run.quiet, counted, events, run.output.stem if run.several else None)
 
     def start(self, epochs: int, batches: int, done: int) -> None:
         """A run of `epochs` epochs of so many minibatches begins after `done` of them."""
@@ -44,6 +52,8 @@ class Progress:
         self.to_do, self.seen, self.errors = (epochs - done) * batches, 0, ""
         if not self.quiet and sys.stderr.isatty():
             self.bar = tqdm(
+                desc=self.name,
+                leave=self.name is None,
                 total=epochs * batches,
                 initial=done * batches,
                 bar_format="{l_bar}{bar}| {elapsed}, {remaining} left{postfix}",
@@ -57,7 +67,7 @@ class Progress:
             self.bar.update()
         if self.seen == 1:  # which had much to set up
             self.first = _now()
-        elif self.seen == min(1 + TIMED, self.to_do) and not self.quiet:
+        elif self.seen == min(1 + TIMED, self.to_do) and self.lines:
             seconds = (_now() - self.first) / (self.seen - 1) * self.to_do
             tqdm.write(f"  estimated time: about {in_units(seconds)}")
 
@@ -73,7 +83,7 @@ class Progress:
             self.errors = f"  {self.counted} {np.mean(entry['errors']):g}"
         if self.bar:
             self.bar.set_postfix_str(text + self.errors)
-        elif "errors" in entry and not self.quiet:
+        elif "errors" in entry and self.lines:
             seconds = (time.perf_counter() - self.started) / (entry["epoch"] - self.done)
             left = timedelta(seconds=round(seconds * (self.epochs - entry["epoch"])))
             print(f"{text}{self.errors}  {left} left", flush=True)

@@ -1,12 +1,11 @@
 """What every script that trains does first: threads, device and images."""
 
 import argparse
-import os
 
 import torch
 
 from dataset import Mnist, hold_out, load_mnist
-from support.machine import choose_device
+from support.machine import choose_device, rank
 
 
 def set_up(args: argparse.Namespace) -> tuple[Mnist, torch.device]:
@@ -14,7 +13,7 @@ def set_up(args: argparse.Namespace) -> tuple[Mnist, torch.device]:
 
     Of several processes of torchrun the first alone says what it does.
     """
-    args.quiet = args.quiet or int(os.environ.get("RANK", 0)) > 0
+    args.quiet = args.quiet or rank() > 0
     torch.set_flush_denormal(True)  # threads take it over from the one that starts them
     if args.threads:
         torch.set_num_threads(args.threads)

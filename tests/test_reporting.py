@@ -5,6 +5,7 @@ import os
 import re
 import sys
 import time
+from argparse import Namespace
 
 import pytest
 from common import (
@@ -21,7 +22,9 @@ from common import (
 import distillation
 import train
 from support.checkpoints import load_checkpoint, load_model, save_model
+from support.errors import UserError
 from support.reporting import Progress, in_units
+from support.runs import plan
 
 # Progress
 
@@ -49,6 +52,32 @@ def test_progress_survives_epochs_without_an_evaluation(
     out = capsys.readouterr().out
     assert ("errors 7" in out) == (not quiet and not terminal)
     assert bool(screen.getvalue()) == (terminal and not quiet)
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_each_run_of_a_sweep_shows_its_epochs_at_a_bar_alone(call, capsys, monkeypatch, terminal):
+    screen = Terminal() if terminal else io.StringIO()
+    monkeypatch.setattr(sys, "stderr", screen)
+    call(train, SMALL.replace("--epochs 1", "--epochs 2"), "--seed 0 1")
+    for seed in (0, 1):
+        shown = f"small_model_10_seed_{seed}: 100%" in screen.getvalue()
+        assert shown == terminal
+    assert ("epoch 2/2" in screen.getvalue()) == terminal
+    out = capsys.readouterr().out
+    assert "estimated" not in out and "epoch 1/2" not in out and "Training" not in out
+
+
+def test_of_several_processes_the_first_alone_shows_progress(monkeypatch):
+    args = Namespace(
+        seed=[0], results=None, output=None, quiet=False, resume=False, precision="fp32", log=None
+    )
+    for number, quiet in (("0", False), ("1", True)):
+        monkeypatch.setenv("RANK", number)
+        (run,) = plan(args, [some_params()], "net")
+        assert run.quiet == quiet
+    monkeypatch.setenv("RANK", "first")
+    with pytest.raises(UserError, match="RANK"):
+        plan(args, [some_params()], "net")
 
 
 def test_a_training_without_a_test_set_shows_its_progress(monkeypatch, some_digits):
