@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dataset import Mnist, load_mnist
-from results.figures_of_nets import dark_knowledge, mistakes, shifts
+from results.figures_of_nets import dark_knowledge, mistakes, shifts, unseen_logits
 from results.figures_of_runs import claims, teachers, temperatures, training, translations
 from results.runs import ROOT
 from results.style import pyplot
@@ -23,6 +23,7 @@ DRAWINGS: dict[str, Callable[[Any, Mnist], Any]] = {
     "claims": claims,
     "temperatures": temperatures,
     "shifts": shifts,
+    "unseen_logits": unseen_logits,
     "dark_knowledge": dark_knowledge,
     "mistakes": mistakes,
     "teachers": teachers,

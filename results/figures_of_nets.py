@@ -3,6 +3,8 @@
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from dataset import Mnist
 from distillation import soft_targets
@@ -17,18 +19,23 @@ from support.paper import PAPER_SHIFTS
 def shifts(plt: Any, mnist: Mnist) -> Any:
     """Errors against the shift of the biases of classes that were never, or alone, seen."""
     figure, panels = plt.subplots(1, 2, figsize=(WIDTH, 3.4))
-    students = [
-        ("wo3_800_20", "never saw a 3 (800 units, T = 20)", np.linspace(-1, 6, 281)),
-        ("only78_300_8", "saw 7s and 8s only (300 units, T = 8)", np.linspace(-12, 2, 281)),
-    ]
-    for axes, student, claim in zip(panels, students, PAPER_SHIFTS.items(), strict=True):
-        (file, title, range_of_shifts), ((_, digits), (paper, *_)) = student, claim
-        model = load_model(MODELS / f"distilled_model_{file}.pt")
+    ranges = (np.linspace(-1, 6, 281), np.linspace(-12, 2, 281))
+    claims = zip(panels, ranges, _students_without_digits(), PAPER_SHIFTS.items(), strict=True)
+    for axes, range_of_shifts, (title, model), ((_, digits), (paper, *_)) in claims:
         _draw_shifts(axes, model, mnist, list(digits), paper, range_of_shifts)
         axes.set_title(title)
         axes.legend(fontsize=8, loc="upper center", frameon=True, framealpha=1, edgecolor="white")
     panels[0].set_ylabel("test errors")
     return figure
+
+
+def _students_without_digits() -> list[tuple[str, RectifierNet]]:
+    """Name and net of a student for each of `PAPER_SHIFTS`."""
+    files = {
+        "never saw a 3 (800 units, T = 20)": "distilled_model_wo3_800_20.pt",
+        "saw 7s and 8s only (300 units, T = 8)": "distilled_model_only78_300_8.pt",
+    }
+    return [(name, load_model(MODELS / file)) for name, file in files.items()]
 
 
 def _draw_shifts(
@@ -61,6 +68,37 @@ def _draw_shifts(
     as_learned = errors_at(cases, labels, group, 0.0)[0]
     axes.set_ylim(0, 2.2 * as_learned)
     axes.set_xlabel(f"added to the bias of {classes}")
+
+
+def unseen_logits(plt: Any, mnist: Mnist) -> Any:
+    """Logits of students against those of their teacher, on digits that they saw and on others."""
+    figure, panels = plt.subplots(1, 2, figsize=(WIDTH, 3.8))
+    images, labels = mnist.test.images, mnist.test.labels
+    teacher = logits_of(load_model(MODELS / "cumbersome_model_1200.pt"), images)
+    claims = zip(panels, _students_without_digits(), PAPER_SHIFTS, strict=True)
+    for axes, (title, student), (which, digits) in claims:
+        group = list(digits)
+        # Only differences between logits have a meaning.
+        x, y = (_mean_in(z, group) for z in (teacher, logits_of(student, images)))
+        in_group = torch.isin(labels, torch.tensor(group))
+        seen = in_group if which == "keep" else ~in_group
+        for cases, name, colour in ((seen, "seen", BLUE), (~seen, "never seen", RED)):
+            more = round(float((y - x)[cases].mean()), 1) + 0.0  # never -0.0
+            label = f"digits {name}: {more:+.1f} on average"
+            axes.plot(x[cases], y[cases], ".", color=colour, ms=1.5, alpha=0.5, label=label)
+        ends = [float(x.min()), float(x.max())]
+        axes.plot(ends, ends, color=BLACK, lw=1, label="as the teacher")
+        axes.set_title(title)
+        axes.set_xlabel(f"the teacher's logit of {' and '.join(map(str, group))}, less the others'")
+        axes.legend(fontsize=8, markerscale=6)
+    panels[0].set_ylabel("the student's")
+    return figure
+
+
+def _mean_in(logits: Tensor, group: list[int]) -> Tensor:
+    """The mean logit of the classes in `group` less that of the others: (N, 10) to (N,)."""
+    others = [k for k in range(logits.shape[1]) if k not in group]
+    return logits[:, group].mean(1) - logits[:, others].mean(1)
 
 
 def dark_knowledge(plt: Any, mnist: Mnist) -> Any:
