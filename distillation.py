@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from dataset import Digits, Mnist
-from evaluate import Ensemble, Net, logits_of, mean_logits, measure
+from evaluate import Net, logits_of, mean_logits, measure, nets_of
 from layers import SmallNet, StackedNet, init_weights
 from support.command_line import Parser, chosen_params, distillation_flags
 from support.errors import UserError
@@ -104,7 +104,7 @@ def distill(
 ) -> list[dict[str, Any]]:
     """Train `student` in place on the soft targets of `teacher`; returns the history.
 
-    A list of nets is an ensemble, whose logits are averaged, or with `arithmetic_mean` its
+    A list of nets is an ensemble: their logits are averaged, or with `arithmetic_mean` their
     distributions at T. `params` has the fields of a `Distilled` class of training_params.py, or is
     one; `options` are the keyword arguments of `train`. Raises UserError for a net that does not
     take or return what `with_logits` says, and for jitter, under which the logits would not be
@@ -122,13 +122,12 @@ def with_logits(transfer_set: Digits, teacher: Net, temperature: float | None = 
     """The transfer set with the logits of `teacher` for each image, computed once, in eval mode.
 
     On the images as they are: the transfer set of [KD] s.3 holds no translations, so the logits
-    never change. The teacher takes pixels, float32 (N, 784) in [0, 1], and returns logits (N, 10);
-    a list of such nets is an ensemble, combined by `mean_logits`, with its `temperature`. Raises
-    UserError if it does not, or if they are not finite, or probabilities.
+    never change. The teacher takes pixels, float32 (N, 784) in [0, 1], and returns logits (N, 10).
+    Those of a list of nets are combined by `mean_logits`, which gets `temperature`. Raises
+    UserError for a net that does not, and for logits that are not finite, or probabilities.
     """
     check_digits(transfer_set)
-    nets = teacher if isinstance(teacher, Ensemble) else [teacher]
-    logits = [logits_of(net, transfer_set.images) for net in nets]
+    logits = [logits_of(net, transfer_set.images) for net in nets_of(teacher)]
     for each in logits:
         check_logits(each)
     return replace(transfer_set, teacher_logits=mean_logits(logits, temperature))
@@ -158,8 +157,8 @@ def distill_together(
 
     Each gets the weights that `init_weights` and `distill` alone would give it, but for rounding,
     and is on the processor. Worth it for small students, of 30 units say; `params` and `options`
-    are those of `distill`, less temperature and seed. Raises UserError for regularisation and for
-    a weight on the labels.
+    are those of `distill`, less temperature, seed and arithmetic mean. Raises UserError for
+    regularisation and for a weight on the labels.
     """
     transfer_set = with_logits(transfer_set, teacher)
     warn_of_teacher(transfer_set)

@@ -15,12 +15,10 @@ import support.interrupts  # noqa: F401
 import argparse
 import itertools
 import json
-import os
 import re
 import reprlib
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dataset import Digits, Mnist, load_mnist, pixels, translate
-from support.checkpoints import MODELS, check_distinct, load_checkpoint, model_from, note_on_data
+from support.checkpoints import check_distinct, load_checkpoint, model_from, note_on_data, published
 from support.command_line import Parser, data_flags, user_path
 from support.errors import UserError
 from support.files import read_file, sha256
@@ -61,7 +59,7 @@ def logits_of(model: Net, images: Tensor, chunk: int = 2000) -> Tensor:
     net that does not take or return these.
     """
     if isinstance(model, Ensemble):
-        return mean_logits([logits_of(net, images, chunk) for net in model])
+        return mean_logits([logits_of(net, images, chunk) for net in nets_of(model)])
     with taking_pixels(model):
         model.eval()
         device = next((parameter.device for parameter in model.parameters()), images.device)
@@ -70,20 +68,34 @@ def logits_of(model: Net, images: Tensor, chunk: int = 2000) -> Tensor:
     return torch.cat(logits, dim=-2).to(images.device)
 
 
+def nets_of(model: Net) -> list[nn.Module]:
+    """The nets of an ensemble, or the one net. Raises UserError for a list in a list, or no net."""
+    nets = list(model) if isinstance(model, Ensemble) else [model]
+    if not nets or any(isinstance(net, Ensemble) for net in nets):
+        raise UserError("an ensemble is a list of nets, at least one")
+    return nets
+
+
 def mean_logits(logits: Sequence[Tensor], temperature: float | None = None) -> Tensor:
-    """Logits (N, 10) of an ensemble from those of its nets, (N, 10) each.
+    """float32 logits (N, 10) of an ensemble from those of its nets, (N, 10) each.
 
     Their softmax is a mean of the nets' distributions, which [KD] s.1 has as "an arithmetic or
     geometric mean": the geometric one, at every T; with `temperature` the arithmetic one, at this
-    T alone. Raises UserError if there is no net.
+    T alone. Raises UserError for logits of other shapes and for a temperature that is not above 0.
     """
-    if not logits:
-        raise UserError("an ensemble needs at least one net")
+    if any(each.dim() != 2 or each.shape != logits[0].shape for each in logits):
+        raise UserError(
+            "each net of an ensemble must return logits (N, 10); a stack is not one net"
+        )
     each = torch.stack(list(logits))
     if temperature is None:
         return each.mean(0)
-    # In logarithms, so that no probability is rounded to 0; a constant, -T log K, is left out.
-    return temperature * F.log_softmax(each / temperature, dim=-1).logsumexp(0)
+    if not temperature > 0:
+        raise UserError(f"no distributions at a temperature of {temperature}: it must be above 0")
+    # As logarithms no probability is rounded to 0. At a high T they differ little: so in float64,
+    # less a constant for each image, which changes no distribution.
+    exact = F.log_softmax(each.to("cpu", torch.float64) / temperature, dim=-1).logsumexp(0)
+    return (temperature * (exact - exact.amax(-1, keepdim=True))).to(each)
 
 
 def count_errors(model: Net, digits: Digits) -> Tensor:
@@ -128,16 +140,15 @@ def evaluate(path: Path, mnist: Mnist, distances: Sequence[int] = ()) -> dict[st
 
 
 def evaluate_ensemble(
-    paths: Sequence[Path], mnist: Mnist, distances: Sequence[int] = ()
+    nets: Sequence[nn.Module], mnist: Mnist, distances: Sequence[int] = ()
 ) -> dict[str, Any]:
-    """The row of the nets in `paths` together. Raises UserError if two of them are the same."""
-    check_distinct(paths)
+    """A row of the table for several nets together."""
     return {
         "file": "the ensemble",
-        "architecture": f"{len(paths)} nets, mean of their logits",
+        "architecture": f"{len(nets)} nets, mean of their logits",
         "temperature": None,
         "paper": None,
-        **errors_of([model_from(load_checkpoint(path)) for path in paths], mnist, distances),
+        **errors_of(nets, mnist, distances),
     }
 
 
@@ -188,7 +199,7 @@ def parse_arguments() -> argparse.Namespace:
     form.add_argument("--json", action="store_true", help="print the rows as JSON")
     compare = "compare with the recorded errors and SHA256SUMS"
     form.add_argument("--verify", action="store_true", help=compare)
-    together = "also count the errors of all the nets together"
+    together = "also count the errors of the mean of all logits; name two or more checkpoints"
     parser.add_argument("--ensemble", action="store_true", help=together)
     moved = "also count errors on images moved by so many pixels"
     parser.add_argument("--translate", nargs="+", default=[], metavar="PIXELS", help=moved)
@@ -210,24 +221,17 @@ def parse_arguments() -> argparse.Namespace:
     return args
 
 
-def published() -> list[Path]:
-    """The checkpoints in models/. Raises UserError if there are none."""
-    paths = sorted(MODELS.glob("*.pt"))
-    if not paths:
-        raise UserError("there are no checkpoints in models/: name one, or train one with train.py")
-    with suppress(ValueError):  # on another drive of Windows there is no relative path
-        paths = [Path(os.path.relpath(path)) for path in paths]
-    return paths
-
-
 def main() -> None:
     args = parse_arguments()
     paths = args.checkpoints or published()
     mnist = load_mnist(args.data_dir, args.data)
     distances = list(dict.fromkeys(args.translate))
+    if args.ensemble:
+        nets = [model_from(load_checkpoint(path)) for path in paths]
+        check_distinct(nets, paths)
     rows = [evaluate(path, mnist, distances) for path in paths]
     if args.ensemble:
-        rows.append(evaluate_ensemble(paths, mnist, distances))
+        rows.append(evaluate_ensemble(nets, mnist, distances))
     if args.json:
         print(json.dumps(rows, indent=1))
         return

@@ -3,6 +3,7 @@
 import os
 import reprlib
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ from dataset import VALIDATION
 from layers import LAYERS, CumbersomeNet, RectifierNet, SmallNet, scale_weights
 from support.archives import as_plain, is_plain, read_dict, write_dict
 from support.errors import UserError
-from support.files import sha256
 from support.hyperparameters import MAX_UNITS
 
 MODELS = Path(__file__).parent.parent / "models"  # the published checkpoints
@@ -70,13 +70,26 @@ def model_from(checkpoint: dict[str, Any]) -> RectifierNet:
     return model.eval()
 
 
-def check_distinct(paths: Sequence[Path]) -> None:
-    """Raise UserError if two files of an ensemble are the same."""
-    first: dict[str, Path] = {}
-    for path in paths:
-        same = first.setdefault(sha256(path), path)
-        if same is not path:
-            raise UserError(f"{path} is the same net as {same}: name each net of an ensemble once")
+def check_distinct(nets: Sequence[RectifierNet], paths: Sequence[Path]) -> None:
+    """Raise UserError if two nets of an ensemble have the same weights, as with the same seed."""
+    first: dict[bytes, Path] = {}
+    for net, path in zip(nets, paths, strict=True):
+        weights = b"".join(value.numpy().tobytes() for value in net.state_dict().values())
+        if weights in first:
+            raise UserError(
+                f"{path} is the same net as {first[weights]}: name each net of an ensemble once"
+            )
+        first[weights] = path
+
+
+def published() -> list[Path]:
+    """The checkpoints in models/. Raises UserError if there are none."""
+    paths = sorted(MODELS.glob("*.pt"))
+    if not paths:
+        raise UserError("there are no checkpoints in models/: name one, or train one with train.py")
+    with suppress(ValueError):  # on another drive of Windows there is no relative path
+        paths = [Path(os.path.relpath(path)) for path in paths]
+    return paths
 
 
 def note_on_data(path: Path, checkpoint: dict[str, Any]) -> str | None:

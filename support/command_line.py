@@ -56,6 +56,8 @@ def flag_type(allowed: Allowed) -> Callable[[str], Any]:
 
 def user_path(text: str) -> Path:
     """A path as the user typed it; the shell leaves the ~ in `--output=~/net.pt` as it is."""
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty: name a file")
     return Path(os.path.expanduser(text))
 
 
@@ -127,8 +129,9 @@ def distillation_flags(parser: Parser, **defaults: Any) -> None:
     """Add the flags of a distillation; `defaults` are those in which a script differs."""
     teacher = f"checkpoint to distil; several are an ensemble [models/{TEACHER.name}]"
     add = parser.add_argument
-    add("--teacher", type=user_path, nargs="+", default=[TEACHER], metavar="PATH", help=teacher)
-    mean = "average an ensemble's distributions at T [its logits: the geometric mean]"
+    options = {"type": user_path, "nargs": "+", "action": "extend", "default": []}
+    add("--teacher", metavar="PATH", help=teacher, **options)
+    mean = "average the distributions of an ensemble at T [its logits, for the geometric mean]"
     add("--arithmetic-mean", action="store_true", help=mean)
     training_flags(parser)
     note = f"except {', '.join(defaults)}, which have their own here" if defaults else ""

@@ -67,7 +67,8 @@ def result_columns(
     """The `RESULT_COLUMNS` of a run, as its line in a CSV file has them.
 
     Without a history, as of nets that are trained together, loss and lowest errors stay empty.
-    These are the lowest of any epoch: a choice made on the images that they are counted on.
+    These are the lowest of the epochs in which errors were counted: a choice made on the same
+    images.
     """
     return {
         "errors": result["errors"],

@@ -38,7 +38,7 @@ def read_lines(path: Path, header: list[str]) -> list[dict[str, str]]:
     except FileNotFoundError:
         return []
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"cannot read {path}: {error}") from None
+        raise UserError(f"cannot read {path}: {getattr(error, 'strerror', error)}") from None
     if text and reader.fieldnames != header:
         raise UserError(f"{path} has other columns: choose another file for --results")
     cut = text and not text.endswith("\n")

@@ -12,6 +12,7 @@ from torch import Tensor
 from dataset import Digits, Mnist
 from layers import RectifierNet
 from support.checkpoints import check_distinct, load_checkpoint, model_from, note_on_data
+from support.command_line import TEACHER
 from support.errors import UserError
 from support.files import sha256
 from support.outputs import belongs_to
@@ -21,15 +22,16 @@ from support.runs import Run
 def load_teacher(
     args: argparse.Namespace, runs: Sequence[Run], mnist: Mnist
 ) -> tuple[list[RectifierNet], dict[str, Any]]:
-    """The nets in `args.teacher`, and what checkpoints of their students record of them.
+    """The nets in `args.teacher`, in the order of their sums, and what their students record.
 
     Says so if one has learned from images on which the student's errors are counted, or from other
     data. Raises UserError if they are held out to choose by (such a choice would be worth nothing),
     if one of the `runs` would replace it, and if two are the same.
     """
-    check_distinct(args.teacher)
-    nets = [_load_net(path, args, runs, mnist) for path in args.teacher]
-    files = {"file": [p.name for p in args.teacher], "sha256": [*map(sha256, args.teacher)]}
+    paths = sorted(args.teacher or [TEACHER], key=sha256)  # their order makes no difference
+    nets = [_load_net(path, args, runs, mnist) for path in paths]
+    check_distinct(nets, paths)
+    files = {"file": [path.name for path in paths], "sha256": map(sha256, paths)}
     teacher = {name: ", ".join(words) for name, words in files.items()}
     if len(nets) > 1:
         teacher["mean"] = "arithmetic" if args.arithmetic_mean else "geometric"
@@ -41,7 +43,9 @@ def _load_net(
 ) -> RectifierNet:
     checkpoint = load_checkpoint(path)
     if belongs_to(path, runs):
-        raise UserError(f"--output {runs[0].output} would replace the teacher: choose another")
+        raise UserError(
+            f"the student would replace its teacher {path}: choose another --output, or copy it"
+        )
     learned_from = checkpoint.get("data_set", {}).get("name")
     if mnist.held_out and learned_from != mnist.name:
         raise UserError(
@@ -64,11 +68,11 @@ def temperature_of_mean(args: argparse.Namespace, runs: Sequence[Run]) -> float 
     """
     if not args.arithmetic_mean:
         return None
-    if len(args.teacher) == 1:
-        raise UserError("--arithmetic-mean is of several nets: name them all after --teacher")
+    if len(args.teacher) < 2:
+        raise UserError("--arithmetic-mean needs several nets: name them all after --teacher")
     temperatures = {run.params.temperature for run in runs}
     if len(temperatures) > 1:
-        raise UserError("--arithmetic-mean is taken at one T: give a single --temperature")
+        raise UserError("--arithmetic-mean needs a single --temperature, at which it is taken")
     return temperatures.pop()
 
 

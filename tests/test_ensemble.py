@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import evaluate
 from dataset import pixels
 from distillation import distill, distill_together, soft_targets, with_logits
 from evaluate import count_errors, logits_of, mean_logits, measure
+from layers import StackedNet
 from support.checkpoints import load_checkpoint, load_model, save_model
 from support.errors import UserError
 
@@ -58,6 +60,12 @@ def test_the_arithmetic_mean_keeps_small_probabilities():
     logits = [torch.tensor([[0.0, -200.0]]), torch.tensor([[0.0, -300.0]])]
     mean = mean_logits(logits, 1.0)
     assert (mean[0, 0] - mean[0, 1]).item() == pytest.approx(200 + np.log(2))
+
+
+def test_at_a_high_temperature_the_means_agree():
+    logits = torch.randn(3, 50, 10, generator=torch.Generator().manual_seed(0)) * 10
+    geometric, arithmetic = mean_logits([*logits]), mean_logits([*logits], 1e6)
+    assert torch.allclose(geometric.diff(dim=1), arithmetic.diff(dim=1), atol=1e-3)
 
 
 def test_a_single_net_is_an_ensemble_of_one(some_digits):
@@ -127,10 +135,21 @@ def test_a_net_of_an_ensemble_that_does_not_fit_is_refused(some_digits):
     for told, net in bad.items():
         with pytest.raises(UserError, match=told):
             distill(student, [*some_nets(2), net], some_digits, params)
-    with pytest.raises(UserError, match="at least one net"):
-        distill(student, [], some_digits, params)
-    with pytest.raises(UserError, match="at least one net"):
-        measure([], some_digits)
+    for no_ensemble in ([], [some_nets(2), random_net()]):
+        with pytest.raises(UserError, match="at least one"):
+            distill(student, no_ensemble, some_digits, params)
+        with pytest.raises(UserError, match="at least one"):
+            measure(no_ensemble, some_digits)
+    stack = StackedNet(some_nets(2), orders=1)
+    for teacher in (stack, [random_net(), stack], [stack, stack]):
+        with pytest.raises(UserError, match="stack"):
+            distill(student, teacher, some_digits, params)
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan")])
+def test_there_is_no_mean_at_an_impossible_temperature(some_digits, temperature):
+    with pytest.raises(UserError, match="temperature"):
+        with_logits(some_digits, some_nets(), temperature)
 
 
 # The scripts
@@ -153,12 +172,13 @@ def test_the_script_distils_what_the_function_distils(call, files, sample, flag)
     words = f"{QUICK} --temperature 4 --quiet --output net.pt"
     call(distillation, "--teacher", *files, flag, words)
     params = some_params("Distilled", hidden_units=5, epochs=1, batch_size=500, temperature=4.0)
-    student, nets = first_student(params), [load_model(file) for file in files]
+    sums = dict(sorted(zip(sums_of(files), files, strict=True)))
+    student, nets = first_student(params), [load_model(file) for file in sums.values()]
     distill(student, nets, sample.training, params, arithmetic_mean=bool(flag))
     assert same_weights(load_model("net.pt"), student)
     assert load_checkpoint("net.pt")["teacher"] == {
-        "file": "cumbersome_model_60.pt, b.pt, c.pt",
-        "sha256": ", ".join(sums_of(files)),
+        "file": ", ".join(Path(file).name for file in sums.values()),
+        "sha256": ", ".join(sums),
         "mean": "arithmetic" if flag else "geometric",
     }
 
@@ -168,38 +188,37 @@ def test_the_lines_of_a_sweep_tell_ensembles_and_means_apart(call, files):
     for teachers in (files, files[:2], files[:1]):
         call(distillation, "--teacher", *teachers, words)
     call(distillation, "--teacher", *files, "--arithmetic-mean", words)
-    call(distillation, "--teacher", *files, words)  # is there already
+    call(distillation, "--teacher", *files[::-1], words)  # is there already
+    call(distillation, *[f"--teacher {file}" for file in files], words)  # too
     with open("runs.csv") as file:
         found = [line.split(",")[2] for line in file][1:]
-    first, second, third = (text[:12] for text in sums_of(files))
-    assert found == [
-        f"{first} {second} {third} geometric",
-        f"{first} {second} geometric",
-        first,
-        f"{first} {second} {third} arithmetic",
-    ]
+    sums = [text[:12] for text in sums_of(files)]
+    three, two = (" ".join(sorted(some)) for some in (sums, sums[:2]))
+    assert found == [f"{three} geometric", f"{two} geometric", sums[0], f"{three} arithmetic"]
 
 
 def test_the_first_lines_name_the_whole_ensemble(call, files, capsys):
     call(distillation, "--teacher", *files, QUICK, "--output net.pt")
     out = capsys.readouterr().out
-    assert "on the soft targets of cumbersome_model_60.pt, b.pt, c.pt" in out
+    (line,) = [line for line in out.splitlines() if "on the soft targets of" in line]
+    assert all(Path(file).name in line for file in files)
 
 
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        ("--teacher b.pt c.pt b.pt", "b.pt is the same net"),
-        ("--teacher b.pt copy.pt", "copy.pt is the same net as b.pt"),
+        ("--teacher b.pt c.pt b.pt", "b.pt is the same net as b.pt"),
+        ("--teacher b.pt trained_again.pt", "is the same net as"),
         ("--teacher b.pt gone.pt", "gone.pt"),
-        ("--teacher b.pt c.pt --output c.pt", "replace the teacher"),
+        ("--teacher b.pt c.pt --output c.pt", "replace its teacher c.pt"),
         ("--teacher b.pt --arithmetic-mean", "several nets"),
+        ("--teacher b.pt ", "empty"),
         ("--teacher b.pt c.pt --arithmetic-mean --temperature 2 4", "single --temperature"),
         ("--teacher b.pt c.pt --validation", "held-out images"),
     ],
 )
 def test_what_is_no_ensemble_is_refused(stops, files, words, told):
-    save_model("copy.pt", random_net(5, seed=1), data_set={"name": "sample"})
+    save_model("trained_again.pt", random_net(5, seed=1), command="another one")
     before = sums_of(["b.pt", "c.pt"])
     stop = stops(distillation, QUICK, words)
     assert (stop.status, len(stop.err.splitlines())) == (2, 1)

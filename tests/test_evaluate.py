@@ -119,7 +119,7 @@ def test_a_record_of_another_form_does_not_break_the_table(
 def test_without_arguments_all_checkpoints_in_models_are_evaluated(
     call, capsys, monkeypatch, tmp_path
 ):
-    monkeypatch.setattr(evaluate, "MODELS", tmp_path)
+    monkeypatch.setattr("support.checkpoints.MODELS", tmp_path)
     for name in ("b", "a"):
         save_model(tmp_path / f"{name}.pt", random_net(5))
     call(evaluate, "--json")
@@ -128,7 +128,7 @@ def test_without_arguments_all_checkpoints_in_models_are_evaluated(
 
 
 def test_without_any_checkpoint_it_says_how_to_come_by_one(stops, monkeypatch, tmp_path):
-    monkeypatch.setattr(evaluate, "MODELS", tmp_path)
+    monkeypatch.setattr("support.checkpoints.MODELS", tmp_path)
     stop = stops(evaluate)
     assert (stop.status, len(stop.err.splitlines())) == (2, 1)
     assert "train.py" in stop.err
