@@ -95,7 +95,7 @@ def mean_logits(logits: Sequence[Tensor], temperature: float | None = None) -> T
     # As logarithms no probability is rounded to 0. At a high T they differ little: so in float64,
     # less a constant for each image, which changes no distribution.
     exact = F.log_softmax(each.to("cpu", torch.float64) / temperature, dim=-1).logsumexp(0)
-    return (temperature * (exact - exact.amax(-1, keepdim=True))).to(each)
+    return (temperature * (exact - exact.amax(-1, keepdim=True))).float().to(each.device)
 
 
 def count_errors(model: Net, digits: Digits) -> Tensor:
