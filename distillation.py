@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from dataset import Digits, Mnist
-from evaluate import Net, logits_of, mean_logits, measure, nets_of
+from evaluate import Model, logits_of, mean_logits, measure, nets_of
 from layers import SmallNet, StackedNet, init_weights
 from support.command_line import Parser, chosen_params, distillation_flags
 from support.errors import UserError
@@ -95,7 +95,7 @@ def distillation_loss(temperature: float | Tensor, hard_weight: float) -> Loss:
 
 def distill(
     student: nn.Module,
-    teacher: Net,
+    teacher: Model,
     transfer_set: Digits,
     params: Any,
     *,
@@ -111,36 +111,36 @@ def distill(
     those of the images.
     """
     params = checked_params(params, "Distilled")
-    temperature = params.temperature if arithmetic_mean else None
-    transfer_set = with_logits(transfer_set, teacher, temperature)
+    arithmetic_at = params.temperature if arithmetic_mean else None
+    transfer_set = with_logits(transfer_set, teacher, arithmetic_at)
     warn_of_teacher(transfer_set)
     loss = distillation_loss(params.temperature, params.hard_weight)
     return train(student, transfer_set, params, loss=loss, **options)
 
 
-def with_logits(transfer_set: Digits, teacher: Net, temperature: float | None = None) -> Digits:
+def with_logits(transfer_set: Digits, teacher: Model, arithmetic_at: float | None = None) -> Digits:
     """The transfer set with the logits of `teacher` for each image, computed once, in eval mode.
 
     On the images as they are: the transfer set of [KD] s.3 holds no translations, so the logits
     never change. The teacher takes pixels, float32 (N, 784) in [0, 1], and returns logits (N, 10).
-    Those of a list of nets are combined by `mean_logits`, which gets `temperature`. Raises
-    UserError for a net that does not, and for logits that are not finite, or probabilities.
+    Raises UserError if it does not, or if they are not finite, or probabilities. Several nets are
+    an ensemble: `mean_logits` says how theirs are combined.
     """
     check_digits(transfer_set)
     logits = [logits_of(net, transfer_set.images) for net in nets_of(teacher)]
     for each in logits:
         check_logits(each)
-    return replace(transfer_set, teacher_logits=mean_logits(logits, temperature))
+    return replace(transfer_set, teacher_logits=mean_logits(logits, arithmetic_at))
 
 
 def load_transfer_set(
     args: argparse.Namespace, runs: Sequence[Run], mnist: Mnist, digits: Digits
 ) -> tuple[Digits, dict[str, Any]]:
     """The digits that the student sees, with logits; and what is recorded of their teacher."""
-    temperature = temperature_of_mean(args, runs)
+    arithmetic_at = temperature_of_mean(args, runs)
     nets, teacher = load_teacher(args, runs, mnist)
     nets = [net.to(digits.labels.device) for net in nets]
-    transfer_set = with_logits(digits, nets, temperature)
+    transfer_set = with_logits(digits, nets, arithmetic_at)
     report_teacher(args, transfer_set)
     return transfer_set, teacher
 
@@ -148,7 +148,7 @@ def load_transfer_set(
 def distill_together(
     temperatures: Sequence[float],
     seeds: Sequence[int],
-    teacher: Net,
+    teacher: Model,
     transfer_set: Digits,
     params: Any,
     **options: Any,
@@ -157,8 +157,8 @@ def distill_together(
 
     Each gets the weights that `init_weights` and `distill` alone would give it, but for rounding,
     and is on the processor. Worth it for small students, of 30 units say; `params` and `options`
-    are those of `distill`, less temperature, seed and arithmetic mean. Raises UserError for
-    regularisation and for a weight on the labels.
+    are those of `distill`, less temperature, seed and arithmetic mean (the logits are the same at
+    all temperatures). Raises UserError for regularisation and for a weight on the labels.
     """
     transfer_set = with_logits(transfer_set, teacher)
     warn_of_teacher(transfer_set)

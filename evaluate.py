@@ -39,7 +39,7 @@ from support.reporting import print_table, print_translated
 from support.script import run_script
 
 Ensemble = list | tuple | nn.ModuleList  # of nets
-Net = nn.Module | Ensemble
+Model = nn.Module | Ensemble
 
 
 EXAMPLES = """\
@@ -51,7 +51,7 @@ python evaluate.py --verify  # compare with what is recorded
 
 
 @torch.no_grad()
-def logits_of(model: Net, images: Tensor, chunk: int = 2000) -> Tensor:
+def logits_of(model: Model, images: Tensor, chunk: int = 2000) -> Tensor:
     """float32 logits (N, 10) in eval mode for uint8 images (N, 28, 28); no random number is drawn.
 
     Those of a stack are (S, N, 10), those of an ensemble the `mean_logits` of its nets. In chunks,
@@ -68,7 +68,7 @@ def logits_of(model: Net, images: Tensor, chunk: int = 2000) -> Tensor:
     return torch.cat(logits, dim=-2).to(images.device)
 
 
-def nets_of(model: Net) -> list[nn.Module]:
+def nets_of(model: Model) -> list[nn.Module]:
     """The nets of an ensemble, or the one net. Raises UserError for a list in a list, or no net."""
     nets = list(model) if isinstance(model, Ensemble) else [model]
     if not nets or any(isinstance(net, Ensemble) for net in nets):
@@ -76,34 +76,35 @@ def nets_of(model: Net) -> list[nn.Module]:
     return nets
 
 
-def mean_logits(logits: Sequence[Tensor], temperature: float | None = None) -> Tensor:
+def mean_logits(logits: Sequence[Tensor], arithmetic_at: float | None = None) -> Tensor:
     """float32 logits (N, 10) of an ensemble from those of its nets, (N, 10) each.
 
     Their softmax is a mean of the nets' distributions, which [KD] s.1 has as "an arithmetic or
-    geometric mean": the geometric one, at every T; with `temperature` the arithmetic one, at this
-    T alone. Raises UserError for logits of other shapes and for a temperature that is not above 0.
+    geometric mean": the geometric one (normalised) at every T, or the arithmetic one at the T in
+    `arithmetic_at` alone. Raises UserError for logits of other shapes and for a T not above 0.
     """
     if any(each.dim() != 2 or each.shape != logits[0].shape for each in logits):
         raise UserError(
             "each net of an ensemble must return logits (N, 10); a stack is not one net"
         )
     each = torch.stack(list(logits))
-    if temperature is None:
+    if arithmetic_at is None:
         return each.mean(0)
-    if not temperature > 0:
-        raise UserError(f"no distributions at a temperature of {temperature}: it must be above 0")
-    # As logarithms no probability is rounded to 0. At a high T they differ little: so in float64,
-    # less a constant for each image, which changes no distribution.
-    exact = F.log_softmax(each.to("cpu", torch.float64) / temperature, dim=-1).logsumexp(0)
-    return (temperature * (exact - exact.amax(-1, keepdim=True))).float().to(each.device)
+    if not arithmetic_at > 0:
+        raise UserError(f"no distributions at a temperature of {arithmetic_at}: it must be above 0")
+    # As logarithms no probability is rounded to 0. At a high T they differ little, hence float64,
+    # on the processor, as some devices have none. Less the highest, float32 keeps the differences.
+    log_sum = F.log_softmax(each.to("cpu", torch.float64) / arithmetic_at, dim=-1).logsumexp(0)
+    relative = arithmetic_at * (log_sum - log_sum.amax(-1, keepdim=True))
+    return relative.float().to(each.device)
 
 
-def count_errors(model: Net, digits: Digits) -> Tensor:
+def count_errors(model: Model, digits: Digits) -> Tensor:
     """The number of `digits` that are not classified correctly: int64 (), of a stack (S,)."""
     return (logits_of(model, digits.images).argmax(-1) != digits.labels).sum(-1)
 
 
-def measure(model: Net, digits: Digits) -> dict[str, Any]:
+def measure(model: Model, digits: Digits) -> dict[str, Any]:
     """Errors of a net as checkpoints record them: integers, in total and for each digit."""
     wrong = digits.labels[logits_of(model, digits.images).argmax(-1) != digits.labels]
     return {
@@ -114,7 +115,7 @@ def measure(model: Net, digits: Digits) -> dict[str, Any]:
     }
 
 
-def translated_errors(model: Net, digits: Digits, distance: int) -> float:
+def translated_errors(model: Model, digits: Digits, distance: int) -> float:
     """Mean number of errors on `digits` moved by `distance` pixels in each of eight directions.
 
     They are up, down, left, right and the diagonals, on which both coordinates change by as much.
@@ -135,7 +136,7 @@ def evaluate(path: Path, mnist: Mnist, distances: Sequence[int] = ()) -> dict[st
         "architecture": f"{checkpoint['architecture']} 784-{units}-{units}-10",
         "temperature": parameters.get("temperature"),
         "paper": paper_errors(checkpoint) if mnist.name == "MNIST" else None,
-        **errors_of([model_from(checkpoint)], mnist, distances),
+        **errors_of(model_from(checkpoint), mnist, distances),
     }
 
 
@@ -152,13 +153,13 @@ def evaluate_ensemble(
     }
 
 
-def errors_of(nets: Sequence[nn.Module], mnist: Mnist, distances: Sequence[int]) -> dict[str, Any]:
-    """The columns of a row that are counted: weights, and errors of the nets together."""
+def errors_of(model: Model, mnist: Mnist, distances: Sequence[int]) -> dict[str, Any]:
+    """The columns of a row that are counted: weights and errors."""
     return {
-        "parameters": sum(p.numel() for net in nets for p in net.parameters()),
+        "parameters": sum(p.numel() for net in nets_of(model) for p in net.parameters()),
         "data_set": mnist.name,
-        **measure(nets, mnist.test),
-        "translated": {str(n): translated_errors(nets, mnist.test, n) for n in distances},
+        **measure(model, mnist.test),
+        "translated": {str(n): translated_errors(model, mnist.test, n) for n in distances},
     }
 
 

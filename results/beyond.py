@@ -18,7 +18,7 @@ from results.claims import (
 from results.runs import Line, Runs, runs_in, translated
 from results.summary import deviation, spread, table
 
-# Ends of the names of the files of students, by epochs of their teacher.
+# Suffix of the students' files, by epochs of their teacher.
 TEACHERS = {20: "_teacher_20", 60: "_teacher_60", 150: "_teacher_150", 400: ""}
 
 
@@ -65,8 +65,10 @@ def teachers() -> str:
     """The same students of cumbersome nets that were trained for other numbers of epochs."""
     rows = []
     for epochs, teacher in TEACHERS.items():
-        of_length = {"epochs": str(epochs)}
-        net = runs_in("teachers", **of_length) if teacher else runs_in("cumbersome", seed="0")
+        if teacher:
+            net = runs_in("teachers", epochs=str(epochs))
+        else:
+            net = runs_in("cumbersome", seed="0")
         errors = [spread(runs.numbers("errors")) for runs in (net, distilled(800, teacher))]
         missed_digits = [*(never_saw_3(units, teacher) for units in STUDENTS)]
         missed_digits += [saw_7_and_8(300, teacher)]
@@ -126,9 +128,20 @@ def trials(name: str, **errors: str) -> str:
     tried = {setting: Runs(runs.file, found) for setting, found in lines.items()}
     *_, deciding = errors.values()
     rows = [
-        [*setting, *(", ".join(f"{e:.0f}" for e in found.numbers(c)) for c in errors.values())]
+        [
+            *map(_shown, varied, setting),
+            *(", ".join(f"{e:.0f}" for e in found.numbers(c)) for c in errors.values()),
+        ]
         for setting, found in sorted(
             tried.items(), key=lambda row: statistics.mean(row[1].numbers(deciding))
         )
     ]
     return table([*(h.replace("_", " ") for h in varied), *errors], rows)
+
+
+def _shown(column: str, value: str) -> str:
+    """A setting as the table has it: an ensemble not by its sums, "2f1a... 77b0... geometric"."""
+    if column != "teacher" or " " not in value:
+        return value
+    *nets, mean = value.split()
+    return f"{len(nets)} nets, {mean} mean"

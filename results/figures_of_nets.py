@@ -1,6 +1,6 @@
 """Figures of what the published nets answer to test images."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,38 +16,53 @@ from support.checkpoints import MODELS, load_model
 from support.paper import PAPER_SHIFTS
 
 
+class Student(NamedTuple):
+    """A published student that did not see all digits."""
+
+    name: str
+    file: str
+    which: str  # "omit" or "keep"
+    digits: tuple[int, ...]
+    shifts: np.ndarray  # of their biases, to draw
+
+    @property
+    def net(self) -> RectifierNet:
+        return load_model(MODELS / self.file)
+
+
+NEVER_SAW_3 = Student(
+    "never saw a 3 (800 units, T = 20)",
+    "distilled_model_wo3_800_20.pt",
+    "omit",
+    (3,),
+    np.linspace(-1, 6, 281),
+)
+SAW_7_AND_8 = Student(
+    "saw 7s and 8s only (300 units, T = 8)",
+    "distilled_model_only78_300_8.pt",
+    "keep",
+    (7, 8),
+    np.linspace(-12, 2, 281),
+)
+STUDENTS = (NEVER_SAW_3, SAW_7_AND_8)
+
+
 def shifts(plt: Any, mnist: Mnist) -> Any:
     """Errors against the shift of the biases of classes that were never, or alone, seen."""
     figure, panels = plt.subplots(1, 2, figsize=(WIDTH, 3.4))
-    ranges = (np.linspace(-1, 6, 281), np.linspace(-12, 2, 281))
-    claims = zip(panels, ranges, _students_without_digits(), PAPER_SHIFTS.items(), strict=True)
-    for axes, range_of_shifts, (title, model), ((_, digits), (paper, *_)) in claims:
-        _draw_shifts(axes, model, mnist, list(digits), paper, range_of_shifts)
-        axes.set_title(title)
+    for axes, student in zip(panels, STUDENTS, strict=True):
+        _draw_shifts(axes, student, mnist)
+        axes.set_title(student.name)
         axes.legend(fontsize=8, loc="upper center", frameon=True, framealpha=1, edgecolor="white")
     panels[0].set_ylabel("test errors")
     return figure
 
 
-def _students_without_digits() -> list[tuple[str, RectifierNet]]:
-    """Name and net of a student for each of `PAPER_SHIFTS`."""
-    files = {
-        "never saw a 3 (800 units, T = 20)": "distilled_model_wo3_800_20.pt",
-        "saw 7s and 8s only (300 units, T = 8)": "distilled_model_only78_300_8.pt",
-    }
-    return [(name, load_model(MODELS / file)) for name, file in files.items()]
-
-
-def _draw_shifts(
-    axes: Any,
-    student: RectifierNet,
-    mnist: Mnist,
-    group: list[int],
-    paper: float,
-    range_of_shifts: np.ndarray,
-) -> None:
-    """The panel of a student: errors in total and on `group`, and where some shifts are."""
-    cases, best, label_free = found_shifts(student, mnist, group)
+def _draw_shifts(axes: Any, student: Student, mnist: Mnist) -> None:
+    """The panel of a student: errors in total and on its digits, and where some shifts are."""
+    group, range_of_shifts = list(student.digits), student.shifts
+    paper, *_ = PAPER_SHIFTS[student.which, student.digits]
+    cases, best, label_free = found_shifts(student.net, mnist, group)
     labels = mnist.test.labels
     curves = [errors_at(cases, labels, group, shift) for shift in range_of_shifts]
     total, on_group = zip(*curves, strict=True)
@@ -73,29 +88,30 @@ def _draw_shifts(
 def unseen_logits(plt: Any, mnist: Mnist) -> Any:
     """Logits of students against those of their teacher, on digits that they saw and on others."""
     figure, panels = plt.subplots(1, 2, figsize=(WIDTH, 3.8))
-    images, labels = mnist.test.images, mnist.test.labels
-    teacher = logits_of(load_model(MODELS / "cumbersome_model_1200.pt"), images)
-    claims = zip(panels, _students_without_digits(), PAPER_SHIFTS, strict=True)
-    for axes, (title, student), (which, digits) in claims:
-        group = list(digits)
-        # Only differences between logits have a meaning.
-        x, y = (_mean_in(z, group) for z in (teacher, logits_of(student, images)))
-        in_group = torch.isin(labels, torch.tensor(group))
-        seen = in_group if which == "keep" else ~in_group
-        for cases, name, colour in ((seen, "seen", BLUE), (~seen, "never seen", RED)):
+    teacher = logits_of(load_model(MODELS / "cumbersome_model_1200.pt"), mnist.test.images)
+    for axes, student in zip(panels, STUDENTS, strict=True):
+        group, logits = list(student.digits), logits_of(student.net, mnist.test.images)
+        # Less the mean of the others: only differences between logits have a meaning.
+        x, y = (_above_others(z, group) for z in (teacher, logits))
+        in_group = torch.isin(mnist.test.labels, torch.tensor(group))
+        seen = in_group if student.which == "keep" else ~in_group
+        for cases, name, colour in ((~seen, "never seen", RED), (seen, "seen", BLUE)):
+            slope, _ = np.polyfit(x[cases], y[cases], 1)
             more = round(float((y - x)[cases].mean()), 1) + 0.0  # never -0.0
-            label = f"digits {name}: {more:+.1f} on average"
-            axes.plot(x[cases], y[cases], ".", color=colour, ms=1.5, alpha=0.5, label=label)
+            label = f"digits {name}: slope {slope:.2f}, {more:+.1f} on average"
+            axes.plot(x[cases], y[cases], ".", color=colour, ms=1.5, alpha=0.3, label=label)
         ends = [float(x.min()), float(x.max())]
         axes.plot(ends, ends, color=BLACK, lw=1, label="as the teacher")
-        axes.set_title(title)
-        axes.set_xlabel(f"the teacher's logit of {' and '.join(map(str, group))}, less the others'")
-        axes.legend(fontsize=8, markerscale=6)
-    panels[0].set_ylabel("the student's")
+        axes.set_title(student.name)
+        axes.set_xlabel(f"teacher: mean logit of {' and '.join(map(str, group))}, less the others'")
+        legend = axes.legend(fontsize=8, markerscale=6)
+        for mark in legend.legend_handles:
+            mark.set_alpha(1)
+    panels[0].set_ylabel("student: the same")
     return figure
 
 
-def _mean_in(logits: Tensor, group: list[int]) -> Tensor:
+def _above_others(logits: Tensor, group: list[int]) -> Tensor:
     """The mean logit of the classes in `group` less that of the others: (N, 10) to (N,)."""
     others = [k for k in range(logits.shape[1]) if k not in group]
     return logits[:, group].mean(1) - logits[:, others].mean(1)

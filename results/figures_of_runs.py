@@ -105,6 +105,7 @@ def teachers(plt: Any, mnist: Mnist) -> Any:
         axes.set_title(title)
         axes.set_ylim(0)
         axes.legend(fontsize=8)
+    panels[0, 1].yaxis.set_major_formatter("{x:,.0f}")
     for axes in panels[1]:
         logarithmic(axes, "x", *TEACHERS)
         axes.set_xlabel("epochs of the cumbersome net (logarithmic)")

@@ -1,5 +1,6 @@
 """Checkpoints: a net scaled for test time and what is known of it, as a dict in a file."""
 
+import hashlib
 import os
 import reprlib
 from collections.abc import Sequence
@@ -71,15 +72,16 @@ def model_from(checkpoint: dict[str, Any]) -> RectifierNet:
 
 
 def check_distinct(nets: Sequence[RectifierNet], paths: Sequence[Path]) -> None:
-    """Raise UserError if two nets of an ensemble have the same weights, as with the same seed."""
+    """Raise UserError if two nets of an ensemble have the same weights.
+
+    As they have if both were trained with the same seed and settings, in files that differ.
+    """
     first: dict[bytes, Path] = {}
     for net, path in zip(nets, paths, strict=True):
         weights = b"".join(value.numpy().tobytes() for value in net.state_dict().values())
-        if weights in first:
-            raise UserError(
-                f"{path} is the same net as {first[weights]}: name each net of an ensemble once"
-            )
-        first[weights] = path
+        same = first.setdefault(hashlib.sha256(weights).digest(), path)
+        if same is not path:
+            raise UserError(f"{path} is the same net as {same}: name each net of an ensemble once")
 
 
 def published() -> list[Path]:

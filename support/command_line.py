@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from support.checkpoints import MODELS
 from support.errors import UserError
 from support.hyperparameters import Allowed, Params, checked, default_params, hyperparameters
+from support.machine import rank
 
 THREADS = Allowed(int, low=1, high=1024)
 SEED = Allowed(int, high=2**32 - 1)
@@ -114,7 +115,9 @@ def training_flags(parser: Parser) -> None:
     add("--validation", action="store_true", help="hold out the last 10,000 training images")
     log = "folder for TensorBoard events, one subfolder for each run [none]"
     add("--log", type=user_path, metavar="DIR", help=log)
-    add("--quiet", action="store_true", help="no progress, only the result")
+    # Of the processes of torchrun the first alone says what it does.
+    quiet = "no progress, only the result"
+    add("--quiet", action="store_true", default=rank() > 0, help=quiet)
     data_flags(parser)
     add = parser.add_argument_group("the machine").add_argument
     devices = ("auto", "cpu", "cuda", "mps")
@@ -129,6 +132,7 @@ def distillation_flags(parser: Parser, **defaults: Any) -> None:
     """Add the flags of a distillation; `defaults` are those in which a script differs."""
     teacher = f"checkpoint to distil; several are an ensemble [models/{TEACHER.name}]"
     add = parser.add_argument
+    # No default: `extend` would add to it. `load_teacher` takes TEACHER for no path.
     options = {"type": user_path, "nargs": "+", "action": "extend", "default": []}
     add("--teacher", metavar="PATH", help=teacher, **options)
     mean = "average the distributions of an ensemble at T [its logits, for the geometric mean]"

@@ -27,7 +27,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def rank() -> int:
-    """The number of this process among those of torchrun; the first alone says what it does."""
+    """The number of this process among those of torchrun. Raises UserError if it is none."""
     try:
         return int(os.environ.get("RANK", 0))
     except ValueError:

@@ -66,9 +66,8 @@ def result_columns(
 ) -> dict[str, Any]:
     """The `RESULT_COLUMNS` of a run, as its line in a CSV file has them.
 
-    Without a history, as of nets that are trained together, loss and lowest errors stay empty.
-    These are the lowest of the epochs in which errors were counted: a choice made on the same
-    images.
+    Without a history, as of nets that are trained together, loss and lowest errors stay empty. The
+    lowest are those of the best epoch: it is chosen on the same images, so they are not a result.
     """
     return {
         "errors": result["errors"],

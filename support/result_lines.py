@@ -20,10 +20,11 @@ def as_text(line: Line) -> Text:
 
 def columns_for(path: Path, header: list[str]) -> list[str]:
     """The columns of lines to add to the file: `header`, less what is newer than the file."""
-    older = [column for column in header if column not in LATER_COLUMNS]
     try:
         with open(path, newline="", encoding="utf-8") as file:
-            return older if next(csv.reader(file), None) == older else header
+            names = next(csv.reader(file), [])
+        newer = [column for column in LATER_COLUMNS if column not in names]
+        return names if names == [c for c in header if c not in newer] else header
     except (OSError, UnicodeDecodeError, csv.Error):
         return header  # `read_lines` says what is wrong
 

@@ -10,7 +10,6 @@ from dataset import Digits, Mnist
 from layers import RectifierNet
 from support.errors import UserError
 from support.hyperparameters import Params
-from support.machine import rank
 
 FOLDER = Path("runs")  # of outputs without a name; git ignores it
 
@@ -26,7 +25,7 @@ class Run(NamedTuple):
     quiet: bool = False
     log: Path | None = None  # folder of TensorBoard events
     in_sweep: bool = False  # then it continues what it finds, and is not trained again if finished
-    several: bool = False  # runs in the sweep
+    several: bool = False  # it is one of several: it has a bar with its name, and no first lines
 
     def line(self) -> dict[str, Any]:
         """Its hyperparameters and seed, by column of a CSV file."""
@@ -73,7 +72,7 @@ def plan(args: Namespace, choices: Sequence[Params], name: str) -> list[Run]:
             stem += [f"{k}_{vars(params)[k]}" for k in marked if f"{{{k}" not in name]
             stem += [f"seed_{seed}"]
         output = args.output or FOLDER / f"{'_'.join(stem)}.pt"
-        resume, quiet = args.resume and not in_sweep, args.quiet or rank() > 0
+        resume, quiet = args.resume and not in_sweep, args.quiet
         options = (args.precision, resume, quiet, args.log, in_sweep, several)
         runs.append(Run(params, seed, output, *options))
     if len({run.output for run in runs}) < len(runs):

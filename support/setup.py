@@ -5,15 +5,11 @@ import argparse
 import torch
 
 from dataset import Mnist, hold_out, load_mnist
-from support.machine import choose_device, rank
+from support.machine import choose_device
 
 
 def set_up(args: argparse.Namespace) -> tuple[Mnist, torch.device]:
-    """Set the threads; load MNIST onto the device. `--validation` holds images out to test on.
-
-    Of several processes of torchrun the first alone says what it does.
-    """
-    args.quiet = args.quiet or rank() > 0
+    """Set the threads; load MNIST onto the device. `--validation` holds images out to test on."""
     torch.set_flush_denormal(True)  # threads take it over from the one that starts them
     if args.threads:
         torch.set_num_threads(args.threads)

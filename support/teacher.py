@@ -22,17 +22,19 @@ from support.runs import Run
 def load_teacher(
     args: argparse.Namespace, runs: Sequence[Run], mnist: Mnist
 ) -> tuple[list[RectifierNet], dict[str, Any]]:
-    """The nets in `args.teacher`, in the order of their sums, and what their students record.
+    """The nets in `args.teacher`, in the order of their SHA-256, and what their students record.
 
     Says so if one has learned from images on which the student's errors are counted, or from other
     data. Raises UserError if they are held out to choose by (such a choice would be worth nothing),
     if one of the `runs` would replace it, and if two are the same.
     """
-    paths = sorted(args.teacher or [TEACHER], key=sha256)  # their order makes no difference
+    # Sorted, so that A B and B A are the same teacher to the last bit.
+    sums, paths = zip(
+        *sorted((sha256(path), path) for path in args.teacher or [TEACHER]), strict=True
+    )
     nets = [_load_net(path, args, runs, mnist) for path in paths]
     check_distinct(nets, paths)
-    files = {"file": [path.name for path in paths], "sha256": map(sha256, paths)}
-    teacher = {name: ", ".join(words) for name, words in files.items()}
+    teacher = {"file": ", ".join(path.name for path in paths), "sha256": ", ".join(sums)}
     if len(nets) > 1:
         teacher["mean"] = "arithmetic" if args.arithmetic_mean else "geometric"
     return nets, teacher
@@ -41,6 +43,7 @@ def load_teacher(
 def _load_net(
     path: Path, args: argparse.Namespace, runs: Sequence[Run], mnist: Mnist
 ) -> RectifierNet:
+    """One of the nets, as `load_teacher` says."""
     checkpoint = load_checkpoint(path)
     if belongs_to(path, runs):
         raise UserError(

@@ -1,5 +1,6 @@
 """Ensembles: several nets as one teacher, and their errors together."""
 
+import csv
 import hashlib
 import json
 from pathlib import Path
@@ -49,7 +50,7 @@ def test_the_soft_targets_are_the_geometric_mean_of_those_of_the_nets(temperatur
 
 
 @pytest.mark.parametrize("temperature", [1.0, 4.0, 20.0])
-def test_or_their_arithmetic_mean_at_the_temperature(temperature):
+def test_the_soft_targets_may_be_the_arithmetic_mean_at_the_temperature(temperature):
     nets, digits = some_nets(), random_digits(40)
     expected = distributions(nets, digits, temperature).mean(0)
     logits = with_logits(digits, nets, temperature).teacher_logits
@@ -93,7 +94,7 @@ def test_a_student_learns_from_several_nets(some_digits, kind):
     assert not torch.allclose(outputs, of_one, atol=0.05)
 
 
-def test_and_from_the_arithmetic_mean_at_its_temperature(some_digits):
+def test_a_student_learns_from_the_arithmetic_mean_at_its_temperature(some_digits):
     class Together(nn.Module):
         def forward(self, images):
             return 4 * torch.stack([(net(images) / 4).softmax(1) for net in nets]).mean(0).log()
@@ -164,7 +165,7 @@ def files(teacher):
 
 
 def sums_of(files):
-    return [hashlib.sha256(open(file, "rb").read()).hexdigest() for file in files]
+    return [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files]
 
 
 @pytest.mark.parametrize("flag", ["", "--arithmetic-mean"])
@@ -190,8 +191,8 @@ def test_the_lines_of_a_sweep_tell_ensembles_and_means_apart(call, files):
     call(distillation, "--teacher", *files, "--arithmetic-mean", words)
     call(distillation, "--teacher", *files[::-1], words)  # is there already
     call(distillation, *[f"--teacher {file}" for file in files], words)  # too
-    with open("runs.csv") as file:
-        found = [line.split(",")[2] for line in file][1:]
+    with open("runs.csv", newline="") as file:
+        found = [line["teacher"] for line in csv.DictReader(file)]
     sums = [text[:12] for text in sums_of(files)]
     three, two = (" ".join(sorted(some)) for some in (sums, sums[:2]))
     assert found == [f"{three} geometric", f"{two} geometric", sums[0], f"{three} arithmetic"]

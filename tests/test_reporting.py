@@ -5,7 +5,6 @@ import os
 import re
 import sys
 import time
-from argparse import Namespace
 
 import pytest
 from common import (
@@ -22,9 +21,9 @@ from common import (
 import distillation
 import train
 from support.checkpoints import load_checkpoint, load_model, save_model
+from support.command_line import Parser, training_flags
 from support.errors import UserError
 from support.reporting import Progress, in_units
-from support.runs import plan
 
 # Progress
 
@@ -68,16 +67,14 @@ def test_each_run_of_a_sweep_shows_its_epochs_at_a_bar_alone(call, capsys, monke
 
 
 def test_of_several_processes_the_first_alone_shows_progress(monkeypatch):
-    args = Namespace(
-        seed=[0], results=None, output=None, quiet=False, resume=False, precision="fp32", log=None
-    )
     for number, quiet in (("0", False), ("1", True)):
         monkeypatch.setenv("RANK", number)
-        (run,) = plan(args, [some_params()], "net")
-        assert run.quiet == quiet
+        parser = Parser("")
+        training_flags(parser)
+        assert parser.parse_args([]).quiet == quiet
     monkeypatch.setenv("RANK", "first")
     with pytest.raises(UserError, match="RANK"):
-        plan(args, [some_params()], "net")
+        training_flags(Parser(""))
 
 
 def test_a_training_without_a_test_set_shows_its_progress(monkeypatch, some_digits):
