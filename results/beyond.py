@@ -140,8 +140,8 @@ def trials(name: str, **errors: str) -> str:
 
 
 def _shown(column: str, value: str) -> str:
-    """A setting as the table has it: an ensemble not by its sums, "2f1a... 77b0... geometric"."""
-    if column != "teacher" or " " not in value:
+    """A setting as the table has it: teachers not by their sums, "2f1a... 77b0... geometric"."""
+    if column != "teacher":
         return value
     *nets, mean = value.split()
-    return f"{len(nets)} nets, {mean} mean"
+    return f"{len(nets)} nets, {mean} mean" if nets else "one net"

@@ -45,6 +45,7 @@ PAGES: dict[Path, dict[str, Callable[[], str]]] = {
         "distilled": partial(trials, "distilled", errors="errors"),
         "distilled 30": partial(trials, "distilled_30", errors="errors"),
         "no three": partial(trials, "no_three", **SHIFTED),
+        "ensemble": partial(trials, "ensemble", errors="errors"),
         "7 and 8": partial(trials, "no_three_keep", **SHIFTED),
     },
 }
