@@ -18,6 +18,7 @@ from support.paper import paper_errors
 from support.runs import Run
 
 COLUMNS = "{:{}} {:30} {:>10} {:>5} {:>7} {:>6}  {}"  # of evaluate.py
+MINUTE = 60  # seconds
 TIMED = 50  # minibatches from which the time of a run is estimated: as many as are gathered at once
 
 
@@ -25,7 +26,7 @@ class Progress:
     """One progress bar, or a plain line at each evaluation where the output is not a terminal.
 
     `counted` says what the errors are; `events` is a SummaryWriter of TensorBoard, or None. One of
-    several runs has its `name` at the bar, which goes when the run ends, and no lines.
+    several runs has a `name`, at the bar, which goes when the run ends, or at a line a minute.
     """
 
     def __init__(
@@ -36,7 +37,6 @@ class Progress:
         name: str | None = None,
     ):
         self.quiet, self.counted, self.events, self.name = quiet, counted, events, name
-        self.lines = not (quiet or name)
         self.bar: tqdm | None = None
 
     @classmethod
@@ -48,7 +48,8 @@ class Progress:
 
     def start(self, epochs: int, batches: int, done: int) -> None:
         """A run of `epochs` epochs of so many minibatches begins after `done` of them."""
-        self.epochs, self.done, self.started = epochs, done, time.perf_counter()
+        self.epochs, self.done = epochs, done
+        self.started = self.told = time.perf_counter()
         self.to_do, self.seen, self.errors = (epochs - done) * batches, 0, ""
         if not self.quiet and sys.stderr.isatty():
             self.bar = tqdm(
@@ -67,7 +68,7 @@ class Progress:
             self.bar.update()
         if self.seen == 1:  # which had much to set up
             self.first = _now()
-        elif self.seen == min(1 + TIMED, self.to_do) and self.lines:
+        elif self.seen == min(1 + TIMED, self.to_do) and not (self.quiet or self.name):
             seconds = (_now() - self.first) / (self.seen - 1) * self.to_do
             tqdm.write(f"  estimated time: about {in_units(seconds)}")
 
@@ -83,10 +84,18 @@ class Progress:
             self.errors = f"  {self.counted} {np.mean(entry['errors']):g}"
         if self.bar:
             self.bar.set_postfix_str(text + self.errors)
-        elif "errors" in entry and self.lines:
-            seconds = (time.perf_counter() - self.started) / (entry["epoch"] - self.done)
-            left = timedelta(seconds=round(seconds * (self.epochs - entry["epoch"])))
-            print(f"{text}{self.errors}  {left} left", flush=True)
+        elif "errors" in entry and not self.quiet:
+            self._print_line(entry["epoch"], text)
+
+    def _print_line(self, epoch: int, text: str) -> None:
+        """Where there is no bar; of several runs, which may be short and many, a line a minute."""
+        now = time.perf_counter()
+        if self.name and now - self.told < MINUTE:
+            return
+        self.told, seconds = now, (now - self.started) / (epoch - self.done)
+        left = timedelta(seconds=round(seconds * (self.epochs - epoch)))
+        name = f"{self.name}: " if self.name else ""
+        print(f"{name}{text}{self.errors}  {left} left", flush=True)
 
     def close(self) -> None:
         """End the bar and the events, however the run ended."""

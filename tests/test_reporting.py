@@ -66,6 +66,19 @@ def test_each_run_of_a_sweep_shows_its_epochs_at_a_bar_alone(call, capsys, monke
     assert "estimated" not in out and "epoch 1/2" not in out and "Training" not in out
 
 
+def test_without_a_terminal_a_run_of_a_sweep_tells_its_epochs_once_a_minute(monkeypatch, capsys):
+    clock = [1000.0]
+    monkeypatch.setattr("support.reporting.time.perf_counter", lambda: clock[0])
+    progress = Progress(name="net_seed_1")
+    progress.start(400, 1, 0)
+    for epoch in range(1, 9):  # one in 25 seconds
+        clock[0] += 25
+        progress.after_epoch({"epoch": epoch, "loss": 0.5, "errors": 100 - epoch})
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[0] for line in lines] == [f"net_seed_1: epoch {n}/400" for n in (3, 6)]
+    assert "test errors 94" in lines[1] and "2:44:10 left" in lines[1]
+
+
 def test_of_several_processes_the_first_alone_shows_progress(monkeypatch):
     for number, quiet in (("0", False), ("1", True)):
         monkeypatch.setenv("RANK", number)
