@@ -17,9 +17,17 @@ from results.claims import (
 )
 from results.runs import Line, Runs, runs_in, translated
 from results.summary import deviation, spread, table
+from support.paper import PAPER
 
 # Suffix of the students' files, by epochs of their teacher.
-TEACHERS = {20: "_teacher_20", 60: "_teacher_60", 150: "_teacher_150", 400: ""}
+TEACHERS = {
+    20: "_teacher_20",
+    60: "_teacher_60",
+    150: "_teacher_150",
+    400: "",
+    1000: "_teacher_1000",
+}
+LONG_TEACHERS = {400: "cumbersome", 1000: "cumbersome_1000"}  # with seeds of their own
 
 
 def biases() -> str:
@@ -65,18 +73,34 @@ def teachers() -> str:
     """The same students of cumbersome nets that were trained for other numbers of epochs."""
     rows = []
     for epochs, teacher in TEACHERS.items():
-        if teacher:
-            net = runs_in("teachers", epochs=str(epochs))
+        if epochs in LONG_TEACHERS:
+            net = runs_in(LONG_TEACHERS[epochs], seed="0")
         else:
-            net = runs_in("cumbersome", seed="0")
+            net = runs_in("teachers", epochs=str(epochs))
         errors = [spread(runs.numbers("errors")) for runs in (net, distilled(800, teacher))]
         missed_digits = [*(never_saw_3(units, teacher) for units in STUDENTS)]
         missed_digits += [saw_7_and_8(300, teacher)]
-        rows.append([epochs, *errors, *map(three_shifts, missed_digits)])
+        rows.append([f"{epochs:,}", *errors, *map(three_shifts, missed_digits)])
     up, down = (f"as learned / {shift:+} / best" for shift in (SHIFT_OF_3, SHIFT_OF_7_AND_8))
     header = ["epochs of the cumbersome net", "its errors", f"distilled, {student(800)}"]
     header += [f"never saw a 3, {student(units)}: {up}" for units in STUDENTS]
     return table([*header, f"saw 7s and 8s only, {student(300)}: {down}"], rows)
+
+
+def lowest() -> str:
+    """Errors after the last epoch beside the lowest of any: what choosing it would have gained."""
+    end = TEACHERS[1000]
+    nets = {
+        "C1: cumbersome net, 1,000 epochs": runs_in(LONG_TEACHERS[1000]),
+        f"C3: distilled, {student(800)}": distilled(800, end),
+        **{f"C6: never saw a 3, {student(units)}": never_saw_3(units, end) for units in STUDENTS},
+        f"C8: saw 7s and 8s only, {student(300)}": saw_7_and_8(300, end),
+    }
+    rows = []
+    for name, runs in nets.items():
+        errors = [spread(runs.numbers(column)) for column in ("errors", "lowest_errors")]
+        rows.append([name, f"{PAPER[name[:2]][0]:,}", *errors, len(runs)])
+    return table(["", "paper", "last epoch", "lowest of all epochs", "seeds"], rows)
 
 
 def three_shifts(runs: Runs) -> str:

@@ -38,6 +38,7 @@ PAGES: dict[Path, dict[str, Callable[[], str]]] = {
         "thirty": temperatures.thirty,
         "omitted digits": beyond.omitted_digits,
         "teachers": beyond.teachers,
+        "lowest": beyond.lowest,
         "translated": beyond.translations,
         "paper params": beyond.paper_params,
         "cumbersome": partial(trials, "cumbersome", errors="errors"),
