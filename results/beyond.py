@@ -9,6 +9,7 @@ from results.claims import (
     SHIFT_OF_3,
     SHIFT_OF_7_AND_8,
     STUDENTS,
+    Claim,
     distilled,
     never_saw_3,
     over_seeds,
@@ -17,7 +18,7 @@ from results.claims import (
 )
 from results.runs import Line, Runs, runs_in, translated
 from results.summary import deviation, spread, table
-from support.paper import PAPER
+from support.paper import PAPER, in_brackets
 
 # Suffix of the students' files, by epochs of their teacher.
 TEACHERS = {
@@ -90,16 +91,17 @@ def teachers() -> str:
 def lowest() -> str:
     """Errors after the last epoch beside the lowest of any: what choosing it would have gained."""
     end = TEACHERS[1000]
-    nets = {
-        "C1: cumbersome net, 1,000 epochs": runs_in(LONG_TEACHERS[1000]),
-        f"C3: distilled, {student(800)}": distilled(800, end),
-        **{f"C6: never saw a 3, {student(units)}": never_saw_3(units, end) for units in STUDENTS},
-        f"C8: saw 7s and 8s only, {student(300)}": saw_7_and_8(300, end),
-    }
+    claims = [
+        Claim("C1", "cumbersome net, 1,000 epochs", runs_in(LONG_TEACHERS[1000])),
+        Claim("C3", f"distilled, {student(800)}", distilled(800, end)),
+        *(Claim("C6", f"never saw a 3, {student(n)}", never_saw_3(n, end)) for n in STUDENTS),
+        Claim("C8", f"saw 7s and 8s only, {student(300)}", saw_7_and_8(300, end)),
+    ]
     rows = []
-    for name, runs in nets.items():
-        errors = [spread(runs.numbers(column)) for column in ("errors", "lowest_errors")]
-        rows.append([name, f"{PAPER[name[:2]][0]:,}", *errors, len(runs)])
+    for claim in claims:
+        name, paper = f"{claim.number}: {claim.name}", in_brackets(PAPER[claim.key][:1])
+        errors = [spread(claim.runs.numbers(c)) for c in ("errors", "lowest_errors")]
+        rows.append([name, paper, *errors, len(claim.runs)])
     return table(["", "paper", "last epoch", "lowest of all epochs", "seeds"], rows)
 
 

@@ -477,19 +477,17 @@ CHANGES = {
     "distillation": {
         "--temperature 2.5": ["temperature is 2.5, was 20.0"],
         "--hard-weight 0.1": ["hard_weight is 0.1, was 0.0"],
-        "--teacher ../other.pt": [
-            "teacher.file",
-            "teacher.sha256",
-            "teacher.mean",
-        ],  # beside its own
+        "--teacher ../other.pt": ["teacher.file", "teacher.sha256"],
         "--seed 7 --teacher ../other.pt": ["seed is 7, was 0", "teacher.sha256"],
+        "--validation --teacher ../held_out.pt": ["'sample validation', was 'sample'"],
     },
 }
 
 
 def resume(bench: Bench) -> None:
-    other = Run(train, f"{COMMON} --epochs 1 --seed 3 --output other.pt".split(), bench.base)
-    bench.check(other.wait() == 0, f"the other teacher: {other.err}")
+    for words in ("--seed 3 --output other.pt", "--validation --output held_out.pt"):
+        other = Run(train, f"{COMMON} --epochs 1 {words}".split(), bench.base)
+        bench.check(other.wait() == 0, f"the other teachers: {other.err}")
     for job in bench.some_jobs():
         run = job.start(bench.new_folder(), "--resume")
         bench.check_refusal(run, "nothing to resume", "nothing to resume", OUTPUT)
@@ -505,6 +503,9 @@ def resume(bench: Bench) -> None:
 
 def other_settings(bench: Bench, job: Job, folder: Path, change: str) -> None:
     before = contents(folder)
+    if "--teacher" in change:  # in place of the job's own: beside it, it would make an ensemble
+        place = job.words.index("--teacher")
+        job = job._replace(words=job.words[:place] + job.words[place + 2 :])
     run = job.start(folder, *change.split(), "--resume")
     named = CHANGES[job.script.__name__][change]
     bench.check_refusal(run, f"--resume with {change}", OUTPUT, *named)
