@@ -242,6 +242,16 @@ def test_bf16_leaves_weights_in_float32_and_changes_them_little(some_digits):
     assert (logits_of(exact, images) - logits_of(rough, images)).abs().max() < 0.5
 
 
+def test_bf16_learns_as_fast_as_fp32(some_digits):
+    params = some_params(epochs=20, schedule_epochs=20)
+    losses = [
+        [entry["loss"] for entry in trained(params, some_digits, precision=precision)[1]]
+        for precision in ("fp32", "bf16")
+    ]
+    assert losses[0][-1] < losses[0][0] / 2
+    assert losses[1] == pytest.approx(losses[0], rel=0.1)
+
+
 def test_a_first_epoch_of_the_loader_is_the_first_of_the_training(some_digits, batches):
     trained(some_params(epochs=1), some_digits, seed=5)
     seen = list(batches)
