@@ -24,7 +24,8 @@ def claims(plt: Any, mnist: Mnist) -> Any:
         axes.plot(ours, [place] * len(ours), "o", color=SKY, ms=4, label="ours, each seed")
         name = "mean ± standard deviation"
         bar = {"fmt": "|", "color": BLUE, "ms": 14, "capsize": 3, "label": name}
-        axes.errorbar(np.mean(ours), place, xerr=deviation(ours), **bar)
+        if len(ours) > 1:
+            axes.errorbar(np.mean(ours), place, xerr=deviation(ours), **bar)
     axes.set_yticks(range(len(rows)), [f"{claim.number} {claim.name}" for claim in rows])
     axes.invert_yaxis()
     logarithmic(axes, "x", 60, 100, 150, 200, 500, 1000, 2000, 5000)
@@ -74,8 +75,8 @@ def training(plt: Any, mnist: Mnist) -> Any:
         epochs, errors = zip(*((e["epoch"], e["errors"]) for e in history), strict=True)
         axes.plot(epochs, errors, color=colour, ls=line, label=name)
     for axes in panels:
-        logarithmic(axes, "y", 60, 80, 100, 150, 200, 400, 1000)
-        axes.set_ylim(60, 1000)
+        logarithmic(axes, "y", 50, 60, 80, 100, 150, 200, 400, 1000)
+        axes.set_ylim(50, 1200)
         axes.grid(axis="y", alpha=0.3)
         axes.set_xlabel("epoch")
         axes.legend(fontsize=8)
@@ -121,7 +122,7 @@ def translations(plt: Any, mnist: Mnist) -> Any:
         ("translated", "small_model", "small net, 800 units, labels", RED, "--s"),
         ("translated_60", "of_unjittered", "distilled, its teacher without jitter", ORANGE, ":^"),
         ("translated", "distilled_model", "distilled, 800 units: saw no moved image", GREEN, "-o"),
-        ("translated", "cumbersome_model", "cumbersome net, with jitter", BLUE, "-.D"),
+        ("translated", "cumbersome_model_1200_seed", "cumbersome net, 400 epochs", BLUE, "-.D"),
     ]
     for results, start, name, colour, line in nets:
         errors = np.array(translated(results, start))
