@@ -80,7 +80,7 @@ def measured_claims() -> list[Claim]:
         Claim("C6", "never saw a 3", without, learned, OMIT_3[800], "4 min"),
         Claim("C7", f"the same, {bias}", without, paper),
         Claim("C7", "the same, best shift", without, best),
-        Claim("C8", "saw 7s and 8s only", only, learned[:1], KEEP_7_AND_8[800], "1 min"),
+        Claim("C8", "saw 7s and 8s only", only, learned[:1], KEEP_7_AND_8[800], "2 min"),
         Claim("C8 shifted", f"the same, {biases}", only, paper[:1]),
     ]
 

@@ -38,8 +38,8 @@ NEVER_SAW_3 = Student(
     np.linspace(-1, 6, 281),
 )
 SAW_7_AND_8 = Student(
-    "saw 7s and 8s only (300 units, T = 8)",
-    "distilled_model_only78_300_8.pt",
+    "saw 7s and 8s only (800 units, T = 20)",
+    "distilled_model_only78_800_20.pt",
     "keep",
     (7, 8),
     np.linspace(-12, 2, 281),

@@ -23,7 +23,9 @@ MODELS_INTRODUCTION = """\
 
 Each is the net of seed 0 after its last epoch, not selected by result. Read one with `load_model`
 of `support/checkpoints.py` or with `torch.load(path, weights_only=True)`.
-`python evaluate.py --verify` counts their errors again. MIT licence.
+`python evaluate.py --verify` counts their errors again. MIT licence. To train
+`cumbersome_model_1200_400.pt` again, give its command another `--output`: the file had the name
+that the default teacher has now.
 
 `python -m results.tables` writes this page from what the files record.
 """

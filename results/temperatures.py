@@ -45,7 +45,7 @@ def similar() -> str:
         cells = [units, ", ".join(f"{t:g}" for t in errors), seeds, range_of(means)]
         rows.append([*cells, f"{means.std(ddof=1):.1f}", f"{chance:.1f}", f"{detectable:.0f}"])
     header = ["units", "T", "seeds", "mean errors", "standard deviation over T"]
-    return table([*header, "expected by chance", "smallest detectable difference"], rows)
+    return table([*header, "expected by chance", "smallest significant difference"], rows)
 
 
 def range_of(means: Iterable[float]) -> str:

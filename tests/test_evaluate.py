@@ -25,6 +25,7 @@ EXPECTED = {
     "distilled_model_wo3_300_8": ("SmallNet", 300, 8.0, [0, 1, 2, 4, 5, 6, 7, 8, 9]),
     "distilled_model_wo3_800_20": ("SmallNet", 800, 20.0, [0, 1, 2, 4, 5, 6, 7, 8, 9]),
     "distilled_model_only78_300_8": ("SmallNet", 300, 8.0, [7, 8]),
+    "distilled_model_only78_800_20": ("SmallNet", 800, 20.0, [7, 8]),
 }
 TRAINING_CASES = {10: 60_000, 9: 53_869, 2: 12_116}  # by the number of digits
 PUBLISHED = sorted(MODELS.glob("*.pt"))
