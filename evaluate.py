@@ -180,7 +180,7 @@ def verify(row: dict[str, Any]) -> list[str]:
         return found
     listed = read_file(sums).decode(errors="replace").splitlines()
     if f"{sha256(path)}  {path.name}" not in listed:
-        found.append(f"its SHA-256 is not the one in {sums}")
+        found.append(f"{sums} does not list it with its SHA-256")
     return found
 
 

@@ -112,7 +112,8 @@ def training_flags(parser: Parser) -> None:
     results = "CSV file for a line for each run [for several runs: runs/SCRIPT.csv]"
     add("--results", type=user_path, metavar="FILE", help=results)
     add("--resume", action="store_true", help="continue a run that was stopped")
-    add("--validation", action="store_true", help="hold out the last 10,000 training images")
+    held_out = "hold out the last 10,000 training images (of the sample, 800)"
+    add("--validation", action="store_true", help=held_out)
     log = "folder for TensorBoard events, one subfolder for each run [none]"
     add("--log", type=user_path, metavar="DIR", help=log)
     # Of the processes of torchrun the first alone says what it does.

@@ -25,7 +25,7 @@ def taking_pixels(net: Any) -> Iterator[None]:
     """Turn whatever `net` raises for pixels into a UserError that says what it must take."""
     try:
         yield
-    except UserError:
+    except (UserError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # modules raise all kinds for what they do not take
         reason = " ".join(str(error).split())[:200]
@@ -64,6 +64,8 @@ def device_to_train_on(model: nn.Module, training_set: Digits, seed: Any) -> tor
     for several seeds unless it is a stack.
     """
     check_digits(training_set)
+    if isinstance(model, list | tuple | nn.ModuleList):
+        raise UserError("an ensemble is not trained as one net: train its nets one by one")
     parameters = list(model.parameters()) if isinstance(model, nn.Module) else []
     if not any(parameter.requires_grad for parameter in parameters):
         name = type(model).__name__

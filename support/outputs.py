@@ -95,7 +95,8 @@ class RunFiles:
             path = self.checkpoint
             names = (path.with_name(f"{path.stem}.{n}{path.suffix}") for n in count(1))
             free = next(f for f in map(RunFiles, names) if not any(map(os.path.lexists, f.all())))
-            for old, new in ((path, free.checkpoint), (self.history, free.history)):
+            # The checkpoint last: if this is stopped between the two, it is renamed the next time.
+            for old, new in ((self.history, free.history), (path, free.checkpoint)):
                 if os.path.lexists(old):
                     os.rename(old, new)
             tqdm.write(
@@ -112,6 +113,12 @@ class RunFiles:
 def belongs_to(path: Path, runs: Iterable[Run]) -> bool:
     """Whether one of the `runs` writes that file."""
     return any(RunFiles(run.output).include(path) for run in runs)
+
+
+def check_outputs(runs: Iterable[Run]) -> None:
+    """Raise UserError if the files of one of the `runs` could not be written, or would be lost."""
+    for run in runs:
+        RunFiles(run.output).check()
 
 
 def make_folder(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import itertools
 from argparse import Namespace
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -75,6 +76,7 @@ def plan(args: Namespace, choices: Sequence[Params], name: str) -> list[Run]:
         resume, quiet = args.resume and not in_sweep, args.quiet
         options = (args.precision, resume, quiet, args.log, in_sweep, several)
         runs.append(Run(params, seed, output, *options))
-    if len({run.output for run in runs}) < len(runs):
-        raise UserError("two runs would write the same file: give each value and seed only once")
+    (output, times), *_ = Counter(run.output for run in runs).most_common(1)
+    if times > 1:
+        raise UserError(f"two runs would write {output}: give each value and seed only once")
     return runs

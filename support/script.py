@@ -13,8 +13,8 @@ from support.errors import Stopped, UserError
 def run_script(main: Callable[[], None]) -> NoReturn:
     """Run `main` as a script and exit.
 
-    The status is 2 for a UserError or OSError, 1 for a training run that failed or a reader of the
-    output that has gone, 130 for Ctrl-C, 143 for SIGTERM.
+    The status is 2 for a UserError, an OSError and a lack of memory, 1 for a training run that
+    failed or a reader of the output that has gone, 130 for Ctrl-C, 143 for SIGTERM.
     """
     prepare_streams()
     signals = (signal.SIGINT, signal.SIGTERM)
@@ -35,11 +35,22 @@ def run_script(main: Callable[[], None]) -> NoReturn:
     except OSError as error:
         status = 2
         complain(error)
+    except (MemoryError, RuntimeError) as error:
+        if not is_of_memory(error):
+            raise
+        status = 2
+        complain(UserError("not enough memory: try a smaller --batch-size or fewer --hidden-units"))
     finally:
         sys.unraisablehook = unraisable
         for signum, handler in before.items():
             signal.signal(signum, handler)
     leave(status)
+
+
+def is_of_memory(error: Exception) -> bool:
+    """Whether Python or PyTorch, on any device, got no more memory."""
+    words = ("out of memory", "can't allocate memory")
+    return isinstance(error, MemoryError) or any(each in str(error) for each in words)
 
 
 def stop(signum: int, frame: object) -> NoReturn:

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from support.errors import Stopped, TrainingFailed, UserError
 from support.files import check_regular
-from support.outputs import RunFiles, belongs_to
+from support.outputs import RunFiles, belongs_to, check_outputs
 from support.records import command_line
 from support.result_lines import Line, Text, append_lines, as_text, columns_for, read_lines
 from support.runs import FOLDER, Run
@@ -54,14 +54,14 @@ def sweep(
     finished = [as_text(line) for line in _gathered([read_lines(path, header)], world)[0]]
     starts = [as_text(setting | run.line()) for run in runs]  # of their lines
     todo = [run for run, s in zip(runs, starts, strict=True) if not _is_among(s, finished)]
+    check_outputs(todo)  # that one cannot be written shows before the first is trained
     if rank == 0:
-        append_lines(path, header)  # nothing but the names: that it cannot be written shows at once
+        append_lines(path, header)  # nothing but the names, for the same reason
         done = len(runs) - len(todo)
         print(f"{in_words(len(runs))}, {done} of them in {path} already", flush=True)
 
     def lines_of(job: Job) -> list[Line]:
-        results = zip(job, _results(job, work), strict=True)
-        return [setting | run.line() | result for run, result in results]
+        return [setting | line for line in _lines(job, work)]
 
     lines = _shared_out(group(todo), lines_of, rank, world)
     if rank == 0:
@@ -89,7 +89,7 @@ def _alone(run: Run, work: Work) -> None:
         again = f"Continue with: {command_line(sys.argv[0])} --resume"
         with suppress(OSError):  # of a reader that has gone
             kept = RunFiles(run.output).resume_point.exists()
-            print("Stopped.", again if kept else "Nothing was kept.")
+            print("Stopped.", again if kept else "There is nothing to continue.")
         raise
 
 
@@ -139,15 +139,15 @@ def _results_path(args: Namespace, runs: Sequence[Run]) -> Path:
     return path
 
 
-def _results(job: Job, work: Work) -> list[Line]:
-    """Those of `work`; a run that fails, as some seeds do, does not stop the others."""
+def _lines(job: Job, work: Work) -> list[Line]:
+    """Hyperparameters, seed and results of each run; one that fails does not stop the others."""
     try:
-        return work(job)
+        return [run.line() | result for run, result in zip(job, work(job), strict=True)]
     except TrainingFailed as error:
         if len(job) > 1:  # together, where one that fails stops all
-            return [result for run in job for result in _results([run], work)]
+            return [line for run in job for line in _lines([run], work)]
         tqdm.write(f"{job[0].output.stem}: {error}")
-        return [{"problem": str(error)}]
+        return [job[0].line() | {"problem": str(error)}]
 
 
 def _processes() -> tuple[int, int]:

@@ -19,6 +19,7 @@ from evaluate import count_errors, logits_of, mean_logits, measure
 from layers import StackedNet
 from support.checkpoints import load_checkpoint, load_model, save_model
 from support.errors import UserError
+from train import train
 
 QUICK = "--hidden-units 5 --epochs 1 --batch-size 500"
 
@@ -76,6 +77,12 @@ def test_a_single_net_is_an_ensemble_of_one(some_digits):
 
 
 # From Python
+
+
+@pytest.mark.parametrize("kind", [list, tuple, nn.ModuleList])
+def test_an_ensemble_is_not_trained_as_one_net(some_digits, kind):
+    with pytest.raises(UserError, match="one by one"):
+        train(kind(some_nets()), some_digits, some_params("Small"))
 
 
 @pytest.mark.parametrize("kind", [list, tuple, nn.ModuleList])

@@ -20,6 +20,7 @@ from distillation import distill
 from evaluate import logits_of
 from layers import SmallNet
 from results import claims, figures
+from results.runs import runs_in
 from support.checkpoints import load_checkpoint, load_model
 from support.hyperparameters import default_params
 from support.reporting import report
@@ -133,6 +134,16 @@ def test_the_wrappers_for_a_teacher_work(sample):
         assert torch.allclose(conv_net.seen, taken, atol=1e-5)
         assert torch.equal(logits, found["teacher"](pixels(digits.images)))
         distill(SmallNet(10), found["teacher"], digits, params)
+
+
+def test_the_help_shows_what_the_runs_printed():
+    first = runs_in("no_three_300").lines[0]
+    for row in distillation_no_three.ROWS:
+        shift, errors, on_3 = (first[f"{row}_{value}"] for value in ("shift", "errors", "on_group"))
+        line = rf"{re.escape(f'{float(shift):+.2f}')} +{errors} +{on_3}\b"
+        assert re.search(line, distillation_no_three.__doc__)
+    shown = re.search(r"\d+ errors on 10,000 images", distillation.__doc__)[0]
+    assert f"\n{shown} of MNIST (the paper: 74)" in README
 
 
 def test_the_figures_are_there_and_small():

@@ -1,9 +1,14 @@
 """How a script ends: its status, and what it says then."""
 
 import os
+import shutil
 import signal
+import subprocess
+import sys
 
 import pytest
+import torch
+from common import ROOT
 
 from support.errors import TrainingFailed, UserError
 from support.script import run_script
@@ -41,6 +46,23 @@ def test_a_script_that_is_stopped_has_the_status_of_the_signal(capsys, signum, s
     assert capsys.readouterr().err == ""
 
 
-def test_an_error_of_the_program_is_not_hidden():
-    with pytest.raises(ZeroDivisionError):
-        run_script(lambda: fail(ZeroDivisionError()))
+@pytest.mark.parametrize("error", [ZeroDivisionError(), RuntimeError("shapes do not match")])
+def test_an_error_of_the_program_is_not_hidden(error):
+    with pytest.raises(type(error)):
+        run_script(lambda: fail(error))
+
+
+def test_a_lack_of_memory_is_one_line(capsys):
+    with pytest.raises(SystemExit) as stop:
+        run_script(lambda: torch.empty(2**60))  # PyTorch's own error
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.startswith("error: not enough memory: ")
+
+
+@pytest.mark.parametrize(("name", "handler"), [("train.py", "end"), ("mine.py", "default")])
+def test_ctrl_c_is_as_python_has_it_in_scripts_of_the_user(tmp_path, name, handler):
+    shutil.copytree(ROOT / "support", tmp_path / "support")
+    text = "import support.interrupts, signal; print(signal.getsignal(signal.SIGINT).__name__)"
+    (tmp_path / name).write_text(text)
+    shown = subprocess.check_output([sys.executable, tmp_path / name], text=True)
+    assert handler in shown

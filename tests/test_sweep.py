@@ -245,6 +245,14 @@ def test_a_results_file_that_cannot_be_written_is_refused_before_any_training(st
     assert not batches
 
 
+def test_a_later_run_that_cannot_be_written_is_refused_before_any_training(stops, batches):
+    Path("runs/small_model_5_seed_1.pt").mkdir(parents=True)
+    stop = stops(train, SMALL, "--seed 0 1")
+    assert stop.status == 2
+    assert "small_model_5_seed_1.pt is a folder" in stop.err
+    assert not batches
+
+
 def test_a_process_without_the_others_of_torchrun_is_one_line(tmp_path):
     done = subprocess.run(
         [sys.executable, ROOT / "train.py", *split_words(SMALL, "--data sample --seed 0 1")],
@@ -291,7 +299,7 @@ def test_a_sweep_that_is_stopped_says_how_to_go_on(stops, monkeypatch):
     stop = stops(train, SMALL, "--seed 0 1 2 --results lines.csv")
     assert stop.status == 130
     assert "What is done is in lines.csv: rerun the command to continue." in stop.out
-    assert "Nothing was kept" not in stop.out
+    assert "nothing to continue" not in stop.out
     assert len(lines_of("lines.csv")) == 1
 
 
