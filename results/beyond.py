@@ -74,18 +74,37 @@ def teachers() -> str:
     """The same students of cumbersome nets that were trained for other numbers of epochs."""
     rows = []
     for epochs, teacher in TEACHERS.items():
-        if epochs in LONG_TEACHERS:
-            net = runs_in(LONG_TEACHERS[epochs], seed="0")
-        else:
-            net = runs_in("teachers", epochs=str(epochs))
-        errors = [spread(runs.numbers("errors")) for runs in (net, distilled(800, teacher))]
+        students = spread(distilled(800, teacher).numbers("errors"))
         missed_digits = [*(never_saw_3(units, teacher) for units in STUDENTS)]
         missed_digits += [saw_7_and_8(300, teacher)]
-        rows.append([f"{epochs:,}", *errors, *map(three_shifts, missed_digits)])
+        rows.append([f"{epochs:,}", errors_of(epochs), students, *map(three_shifts, missed_digits)])
     up, down = (f"as learned / {shift:+} / best" for shift in (SHIFT_OF_3, SHIFT_OF_7_AND_8))
-    header = ["epochs of the cumbersome net", "its errors", f"distilled, {student(800)}"]
+    header = ["epochs of the cumbersome net", "its errors (over seeds)"]
+    header += [f"distilled, {student(800)}"]
     header += [f"never saw a 3, {student(units)}: {up}" for units in STUDENTS]
     return table([*header, f"saw 7s and 8s only, {student(300)}: {down}"], rows)
+
+
+def errors_of(epochs: int) -> str:
+    """Errors of the teacher of so many epochs and, in brackets, of such nets of several seeds."""
+    if epochs not in LONG_TEACHERS:
+        return spread(runs_in("teachers", epochs=str(epochs)).numbers("errors"))
+    runs = [runs_in(LONG_TEACHERS[epochs], **only) for only in ({"seed": "0"}, {})]
+    return in_brackets([spread(each.numbers("errors")) for each in runs])
+
+
+def ensembles() -> str:
+    """C3 with an ensemble of three cumbersome nets of 1,000 epochs as the teacher, and with one."""
+    teachers = {
+        "the net of seed 0": ("cumbersome_1000_seed_0", TEACHERS[1000]),
+        "the nets of seeds 0, 1 and 2": ("the ensemble", "_ensemble_1000"),
+    }
+    rows = []
+    for name, (net, end) in teachers.items():
+        ((errors, *_),) = translated("ensemble_1000", net)
+        students = distilled(800, end)
+        rows.append([name, f"{errors:.0f}", spread(students.numbers("errors")), len(students)])
+    return table(["teacher", "its errors", f"distilled, {student(800)}", "seeds"], rows)
 
 
 def lowest() -> str:
@@ -125,8 +144,9 @@ def translations() -> str:
     """C3': mean errors on the test images as they are and moved by 1, 2 and 3 pixels."""
     nets = {
         "cumbersome net, trained with jitter": ("translated", "cumbersome_model_1200_seed_"),
-        "the same, 1,000 epochs": ("translated", "cumbersome_model_1200.pt"),
-        f"distilled from this one, {student(800)}": ("translated", "distilled_"),
+        "the same, 1,000 epochs": ("ensemble_1000", "cumbersome_1000_seed_"),
+        "an ensemble of these three": ("ensemble_1000", "the ensemble"),
+        f"distilled from that of seed 0, {student(800)}": ("translated", "distilled_"),
         "small net, 800 units": ("translated", "small_"),
         "cumbersome net of 60 epochs, with jitter": ("translated_60", "cumbersome_"),
         "distilled from it": ("translated_60", "of_jittered_"),

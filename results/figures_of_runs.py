@@ -122,7 +122,7 @@ def translations(plt: Any, mnist: Mnist) -> Any:
         ("translated", "small_model", "small net, 800 units, labels", RED, "--s"),
         ("translated_60", "of_unjittered", "distilled, its teacher without jitter", ORANGE, ":^"),
         ("translated", "distilled_model", "distilled, 800 units: saw no moved image", GREEN, "-o"),
-        ("translated", "cumbersome_model_1200_seed", "cumbersome net, 400 epochs", BLUE, "-.D"),
+        ("ensemble_1000", "cumbersome_1000_seed", "cumbersome net, 1,000 epochs", BLUE, "-.D"),
     ]
     for results, start, name, colour, line in nets:
         errors = np.array(translated(results, start))

@@ -18,7 +18,7 @@ RESULTS = Path(__file__).parent
 ROOT = RESULTS.parent  # of the checkout
 Line = dict[str, str]  # of a CSV file: a run, by column
 NEEDED = ("data", "seed", "errors", "problem")  # columns of every file of runs
-VARIED = ("temperature", "omit", "keep", "seed")  # between the runs of one file
+VARIED = ("temperature", "omit", "keep", "seed", "precision")  # between the runs of one file
 RECORDED = ("command", "data_set", "history", "parameters", "result", "seed", "teacher", "versions")
 DISTANCES = ("0", "1", "2", "3")  # pixels by which test images were moved
 

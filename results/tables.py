@@ -40,6 +40,7 @@ PAGES: dict[Path, dict[str, Callable[[], str]]] = {
         "thirty": temperatures.thirty,
         "omitted digits": beyond.omitted_digits,
         "teachers": beyond.teachers,
+        "ensembles": beyond.ensembles,
         "lowest": beyond.lowest,
         "translated": beyond.translations,
         "paper params": beyond.paper_params,
