@@ -21,8 +21,10 @@ from support.script import run_script
 MODELS_INTRODUCTION = """\
 # The checkpoints
 
-Each is the net of seed 0 after its last epoch, not selected by result. Read one with `load_model`
-of `support/checkpoints.py` or with `torch.load(path, weights_only=True)`.
+Each is the net of seed 0 after its last epoch, not selected by result; of the cumbersome net of
+1,000 epochs, seeds 1 and 2 are here as well: the three are the ensemble of `results/README.md`.
+Read one with `load_model` of `support/checkpoints.py` or with
+`torch.load(path, weights_only=True)`.
 `python evaluate.py --verify` counts their errors again. MIT licence. To train
 `cumbersome_model_1200_400.pt` again, give its command another `--output`: the file had the name
 that the default teacher has now.

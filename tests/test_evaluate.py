@@ -18,6 +18,8 @@ from support.checkpoints import load_checkpoint, load_model, save_model
 MODELS = ROOT / "models"
 EXPECTED = {
     "cumbersome_model_1200": ("CumbersomeNet", 1200, None, list(range(10))),
+    "cumbersome_model_1200_seed_1": ("CumbersomeNet", 1200, None, list(range(10))),
+    "cumbersome_model_1200_seed_2": ("CumbersomeNet", 1200, None, list(range(10))),
     "cumbersome_model_1200_400": ("CumbersomeNet", 1200, None, list(range(10))),
     "small_model_800": ("SmallNet", 800, None, list(range(10))),
     "distilled_model_800_20": ("SmallNet", 800, 20.0, list(range(10))),
