@@ -55,7 +55,7 @@ def omitted_digits() -> str:
     Its bias in students that saw it is that in those which missed one of the other digits.
     """
     runs_without = {d: runs_in("omitted_digits", omit=d) for d in "012456789"}
-    runs_without["3"] = never_saw_3(300, TEACHERS[400])
+    runs_without["3"] = never_saw_3(300)
     learned = {digit: runs.biases().mean(axis=0) for digit, runs in runs_without.items()}
     rows = []
     for digit, runs in sorted(runs_without.items()):
