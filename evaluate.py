@@ -33,12 +33,11 @@ from support.command_line import Parser, data_flags, user_path
 from support.errors import UserError
 from support.files import read_file, sha256
 from support.hyperparameters import PIXELS, checked
-from support.nets import checked_logits, taking_pixels
+from support.nets import Ensemble, checked_logits, taking_pixels
 from support.paper import paper_errors
 from support.reporting import print_table, print_translated
 from support.script import run_script
 
-Ensemble = list | tuple | nn.ModuleList  # of nets
 Model = nn.Module | Ensemble
 
 

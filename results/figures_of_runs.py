@@ -24,8 +24,7 @@ def claims(plt: Any, mnist: Mnist) -> Any:
         axes.plot(ours, [place] * len(ours), "o", color=SKY, ms=4, label="ours, each seed")
         name = "mean ± standard deviation"
         bar = {"fmt": "|", "color": BLUE, "ms": 14, "capsize": 3, "label": name}
-        if len(ours) > 1:
-            axes.errorbar(np.mean(ours), place, xerr=deviation(ours), **bar)
+        axes.errorbar(np.mean(ours), place, xerr=deviation(ours), **bar)
     axes.set_yticks(range(len(rows)), [f"{claim.number} {claim.name}" for claim in rows])
     axes.invert_yaxis()
     logarithmic(axes, "x", 60, 100, 150, 200, 500, 1000, 2000, 5000)

@@ -13,6 +13,7 @@ from support.checkpoints import unwrapped
 from support.errors import UserError
 from support.seeds import as_seeds
 
+Ensemble = list | tuple | nn.ModuleList  # of nets
 WANTED = "take float32 pixels (N, 784) in [0, 1] and return logits (N, 10)"
 REMEDY = (
     "wrap it in a module that does; for a net of images "
@@ -64,7 +65,7 @@ def device_to_train_on(model: nn.Module, training_set: Digits, seed: Any) -> tor
     for several seeds unless it is a stack.
     """
     check_digits(training_set)
-    if isinstance(model, list | tuple | nn.ModuleList):
+    if isinstance(model, Ensemble):
         raise UserError("an ensemble is not trained as one net: train its nets one by one")
     parameters = list(model.parameters()) if isinstance(model, nn.Module) else []
     if not any(parameter.requires_grad for parameter in parameters):
