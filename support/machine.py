@@ -20,18 +20,21 @@ def choose_device(name: str) -> torch.device:
     if not there[name]:
         raise UserError(f"--device {name} is not available on this machine; try --device auto")
     if name == "cuda":  # one for each process that torchrun started, and the current one in it
-        number = int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count()
+        number = rank("LOCAL_RANK") % torch.cuda.device_count()
         torch.cuda.set_device(number)
         return torch.device(name, number)
     return torch.device(name)
 
 
-def rank() -> int:
-    """The number of this process among those of torchrun. Raises UserError if it is none."""
+def rank(name: str = "RANK") -> int:
+    """The number of this process among those of torchrun, or with "LOCAL_RANK" of this machine.
+
+    Raises UserError if it is no number.
+    """
     try:
-        return int(os.environ.get("RANK", 0))
+        return int(os.environ.get(name, 0))
     except ValueError:
-        raise UserError(f"RANK is {os.environ['RANK']!r}, not a number: unset it") from None
+        raise UserError(f"{name} is {os.environ[name]!r}, not a number: unset it") from None
 
 
 def autocast(device: str, precision: str) -> Any:

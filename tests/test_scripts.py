@@ -15,6 +15,8 @@ import distillation_no_three
 import evaluate
 import train
 from support.checkpoints import load_checkpoint, load_model
+from support.errors import UserError
+from support.machine import choose_device
 from training_params import LocalParams
 
 
@@ -193,6 +195,15 @@ def test_a_device_that_is_not_there_is_refused(stops, tmp_path, teacher, script,
     assert stop.status == 2
     assert re.fullmatch(rf"error: .*{device}.*\n", stop.err)
     assert everything_in(tmp_path / "here") == {}
+
+
+def test_a_number_of_a_gpu_that_is_none_is_refused(monkeypatch):
+    """As on a machine with GPUs, where torchrun gives each process the number of its own."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    monkeypatch.setenv("LOCAL_RANK", "first")
+    with pytest.raises(UserError, match="LOCAL_RANK is 'first'"):
+        choose_device("cuda")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of other systems differ")
