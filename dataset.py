@@ -73,8 +73,8 @@ def as_digits(images: Tensor, labels: Tensor) -> Digits:
     if not isinstance(images, Tensor) or not isinstance(labels, Tensor) or labels.dim() != 1:
         raise UserError("images (N, 28, 28) and labels (N,) must be tensors")
     if images.dtype != torch.uint8 or images.shape != (len(labels), 28, 28):
-        kind = f"{str(images.dtype)[6:]} {tuple(images.shape)}"
-        raise UserError(f"images must be uint8 ({len(labels)}, 28, 28), as labels are, not {kind}")
+        wanted, kind = (len(labels), 28, 28), f"{str(images.dtype)[6:]} {tuple(images.shape)}"
+        raise UserError(f"images must be uint8 {wanted} for {len(labels)} labels, not {kind}")
     try:
         whole = labels.long()
         fit = ((whole >= 0) & (whole <= 9) & (whole.double() == labels.double())).all()

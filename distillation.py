@@ -128,9 +128,10 @@ def with_logits(transfer_set: Digits, teacher: Model, arithmetic_at: float | Non
     """
     check_digits(transfer_set)
     logits = [logits_of(net, transfer_set.images) for net in nets_of(teacher)]
-    for each in logits:
+    mean = mean_logits(logits, arithmetic_at)
+    for each in (*logits, mean):
         check_logits(each)
-    return replace(transfer_set, teacher_logits=mean_logits(logits, arithmetic_at))
+    return replace(transfer_set, teacher_logits=mean)
 
 
 def load_transfer_set(

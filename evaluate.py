@@ -35,7 +35,7 @@ from support.files import read_file, sha256
 from support.hyperparameters import PIXELS, checked
 from support.nets import Ensemble, checked_logits, taking_pixels
 from support.paper import paper_errors
-from support.reporting import print_table, print_translated
+from support.reporting import data_in_words, print_table, print_translated
 from support.script import run_script
 
 Model = nn.Module | Ensemble
@@ -64,7 +64,7 @@ def logits_of(model: Model, images: Tensor, chunk: int = 2000) -> Tensor:
         device = next((parameter.device for parameter in model.parameters()), images.device)
         parts = (pixels(part.to(device)) for part in images.split(chunk))
         logits = [checked_logits(model, model(part), len(part)) for part in parts]
-    return torch.cat(logits, dim=-2).to(images.device)
+        return torch.cat(logits, dim=-2).to(images.device)
 
 
 def nets_of(model: Model) -> list[nn.Module]:
@@ -89,8 +89,8 @@ def mean_logits(logits: Sequence[Tensor], arithmetic_at: float | None = None) ->
     each = torch.stack(list(logits))
     if arithmetic_at is None:
         return each.mean(0)
-    if not arithmetic_at > 0:
-        raise UserError(f"no distributions at a temperature of {arithmetic_at}: it must be above 0")
+    if not 0 < arithmetic_at < float("inf"):
+        raise UserError(f"no mean at temperature {arithmetic_at}: it must be finite and above 0")
     # As logarithms no probability is rounded to 0. At a high T they differ little, hence float64,
     # on the processor, as some devices have none. Less the highest, float32 keeps the differences.
     log_sum = F.log_softmax(each.to("cpu", torch.float64) / arithmetic_at, dim=-1).logsumexp(0)
@@ -168,7 +168,7 @@ def verify(row: dict[str, Any]) -> list[str]:
     checkpoint = load_checkpoint(path)
     recorded, name = checkpoint.get("result", {}), checkpoint.get("data_set", {}).get("name")
     if name not in (None, row["data_set"]):
-        return [f"its recorded errors are on {reprlib.repr(name)}, not on {row['data_set']}"]
+        return [f"its recorded errors are on {reprlib.repr(name)}, not on {row['data_set']!r}"]
     found = [
         f"{name} {row[name]}, recorded {reprlib.repr(recorded.get(name))}"
         for name in ("errors", "errors_per_digit", "cases")
@@ -237,7 +237,8 @@ def main() -> None:
         return
     if args.verify:
         sys.exit(0 if print_verdicts(rows) else 1)
-    print(f"Errors on {len(mnist.test):,} test images of {mnist.name}, beside those of [KD] s.3")
+    data = data_in_words(mnist.name)
+    print(f"Errors on {len(mnist.test):,} test images of {data}, beside those of [KD] s.3")
     if mnist.name == "sample":
         print("They are of MNIST's training images: a net trained on MNIST has seen them.")
     print_table(rows)

@@ -27,7 +27,7 @@ from support.command_line import Parser, chosen_params, hyperparameter_flags, tr
 from support.errors import TrainingFailed, UserError
 from support.hyperparameters import checked_params
 from support.machine import autocast
-from support.nets import device_to_train_on
+from support.nets import checked_device
 from support.outputs import RunFiles
 from support.records import RESULT_COLUMNS, columns_of, provenance
 from support.reporting import Progress, announce, report
@@ -145,7 +145,7 @@ def train(
     jitter and dropout: weights are bit-identical on the same machine, with as many threads, and
     after resuming. Raises UserError for wrong arguments, TrainingFailed if a weight is not finite.
     """
-    params, device = checked_params(params), device_to_train_on(model, training_set, seed)
+    params, device = checked_params(params), checked_device(model, training_set, test_set, seed)
     logits_of(model, training_set.images[:1])  # what cannot be trained shows at once
     loader = get_dataloader(training_set.to(device), params.batch_size, seed, params.jitter)
     optimizer = make_optimizer(model, params)

@@ -94,10 +94,12 @@ def errors_of(epochs: int) -> str:
 
 
 def ensembles() -> str:
-    """C3 with an ensemble of three cumbersome nets of 1,000 epochs as the teacher, and with one."""
+    """C3 with each of three cumbersome nets of 1,000 epochs as the teacher, and with all three."""
     teachers = {
-        "the net of seed 0": ("cumbersome_1000_seed_0", TEACHERS[1000]),
-        "the nets of seeds 0, 1 and 2": ("the ensemble", "_ensemble_1000"),
+        "the net of seed 0": ("cumbersome_1000_seed_0.pt", TEACHERS[1000]),
+        "the net of seed 1": ("cumbersome_1000_seed_1.pt", "_teacher_1000_seed_1"),
+        "the net of seed 2": ("cumbersome_1000_seed_2.pt", "_teacher_1000_seed_2"),
+        "all three": ("the ensemble", "_ensemble_1000"),
     }
     rows = []
     for name, (net, end) in teachers.items():

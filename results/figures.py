@@ -3,6 +3,8 @@
 They come from the runs in results/ and the checkpoints in models/.
 """
 
+import support.interrupts  # noqa: F401
+
 import io
 from collections.abc import Callable
 from typing import Any

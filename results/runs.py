@@ -13,13 +13,13 @@ import numpy as np
 from support.checkpoints import load_checkpoint
 from support.errors import UserError
 from support.files import read_file
+from support.records import check_record
 
 RESULTS = Path(__file__).parent
 ROOT = RESULTS.parent  # of the checkout
 Line = dict[str, str]  # of a CSV file: a run, by column
 NEEDED = ("data", "seed", "errors", "problem")  # columns of every file of runs
 VARIED = ("temperature", "omit", "keep", "seed", "precision")  # between the runs of one file
-RECORDED = ("command", "data_set", "history", "parameters", "result", "seed", "teacher", "versions")
 DISTANCES = ("0", "1", "2", "3")  # pixels by which test images were moved
 
 
@@ -99,12 +99,16 @@ def _lines_in(file: str, data: str) -> list[Line]:
         if column not in (reader.fieldnames or ()):
             raise UserError(f"{file} is damaged: it has no column {column}")
     for line in lines:
-        if None in line or None in line.values():
+        if None in line or None in line.values() or line.get("teacher") == "":
             raise UserError(f"{file} has a damaged line: {line}")
         if line["data"] != data:
             raise UserError(f"{file} has a run on {line['data']}: delete its line")
         if line["problem"]:  # to leave it out would flatter the mean
             raise UserError(f"{file} has a run that failed: {line['problem']}")
+        for column in ("seed", "errors"):
+            if not line[column].isdecimal():
+                where = f"{file}, seed {line['seed']}"
+                raise UserError(f"{where}: {column} is {line[column]!r}, not a whole number")
     return lines
 
 
@@ -126,7 +130,7 @@ def translated(name: str, start: str) -> list[list[float]]:
     nets = [net for net in _nets_in(file) if Path(net[0]).name.startswith(start)]
     if any(data_set != "MNIST" for _, data_set, _ in nets):
         raise UserError(f"{file} has errors on other images than MNIST's")
-    if len({net for net, _, _ in nets}) < len(nets):
+    if len({Path(net).name for net, _, _ in nets}) < len(nets):
         raise UserError(f"{file} has a net twice")
     if not nets:
         raise UserError(f"{file} has no net {start}...")
@@ -151,7 +155,5 @@ def _nets_in(file: str) -> list[tuple[str, str, list[float]]]:
 def record_of(path: Path) -> dict[str, Any]:
     """A checkpoint that a script made. Raises UserError if it lacks what scripts record."""
     checkpoint = load_checkpoint(path)
-    missing = [name for name in RECORDED if name not in checkpoint]
-    if missing:
-        raise UserError(f"{path} does not record its {', '.join(missing)}: move it elsewhere")
+    check_record(checkpoint, path)
     return checkpoint

@@ -27,6 +27,8 @@ def pyplot() -> Any:
         import matplotlib
     except ImportError:
         raise UserError("figures need matplotlib: pip install matplotlib") from None
+    except ValueError as error:  # for what is in $MPLBACKEND
+        raise UserError(f"cannot use matplotlib: {error}") from None
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
 

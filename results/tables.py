@@ -3,6 +3,8 @@
 They come from the runs in results/ and the checkpoints in models/; the text around them stays.
 """
 
+import support.interrupts  # noqa: F401
+
 import re
 from collections.abc import Callable
 from functools import partial
@@ -25,9 +27,11 @@ Each is the net of seed 0 after its last epoch, not selected by result; of the c
 1,000 epochs, seeds 1 and 2 are here as well: the three are the ensemble of `results/README.md`.
 Read one with `load_model` of `support/checkpoints.py` or with
 `torch.load(path, weights_only=True)`.
-`python evaluate.py --verify` counts their errors again. MIT licence. To train
-`cumbersome_model_1200_400.pt` again, give its command another `--output`: the file had the name
-that the default teacher has now.
+`python evaluate.py --verify` counts their errors again. MIT licence.
+
+To train one again, give its command another file for `--results`: runs that have a line in the
+present one are skipped. To train `cumbersome_model_1200_400.pt` again, give its command another
+`--output` as well: the file had the name that the default teacher has now.
 
 `python -m results.tables` writes this page from what the files record.
 """

@@ -168,9 +168,9 @@ def _edited_module() -> ModuleType:
     """training_params.py, which users edit. Raises UserError if it cannot be imported."""
     try:
         return importlib.import_module("training_params")
-    except AttributeError as error:  # PaperParams takes a value that LocalParams has not
-        missing, cls = error.name, getattr(error.obj, "__qualname__", "")
-        hint = _meant(missing, vars(error.obj)) if cls else ""
-        raise UserError(f"training_params.py: {cls}.{missing} is missing{hint}") from None
     except Exception as error:  # a file that is being edited can raise anything
-        raise UserError(f"training_params.py: {type(error).__name__}: {error}") from None
+        problem, cls = f"{type(error).__name__}: {error}", getattr(error, "obj", None)
+        if isinstance(cls, type):  # PaperParams takes a value that LocalParams has not
+            hint = _meant(error.name, vars(cls))
+            problem = f"{cls.__qualname__}.{error.name} is missing{hint}"
+        raise UserError(f"training_params.py: {problem}") from None

@@ -13,7 +13,14 @@ def end(signum: int, frame: FrameType | None) -> None:
 
 # Only in the scripts of this project: in those of others Ctrl-C stays what it was.
 ROOT = Path(__file__).resolve().parent.parent
-SCRIPTS = ("train.py", "distillation.py", "distillation_no_three.py", "evaluate.py")
+SCRIPTS = (
+    "train.py",
+    "distillation.py",
+    "distillation_no_three.py",
+    "evaluate.py",
+    "results/tables.py",
+    "results/figures.py",
+)
 MAIN = getattr(sys.modules["__main__"], "__file__", None)
 if MAIN and Path(MAIN).resolve() in [ROOT / name for name in SCRIPTS]:
     signal.signal(signal.SIGINT, end)

@@ -58,13 +58,17 @@ def check_digits(digits: Any) -> None:
         )
 
 
-def device_to_train_on(model: nn.Module, training_set: Digits, seed: Any) -> torch.device:
+def checked_device(
+    model: nn.Module, training_set: Digits, test_set: Digits | None, seed: Any
+) -> torch.device:
     """Where the weights of `model` are.
 
-    Raises UserError if it has none that can be trained, for another `training_set` than Digits, and
-    for several seeds unless it is a stack.
+    Raises UserError if it has none that can be trained, for other sets than Digits, and for several
+    seeds unless it is a stack.
     """
     check_digits(training_set)
+    if test_set is not None:
+        check_digits(test_set)
     if isinstance(model, Ensemble):
         raise UserError("an ensemble is not trained as one net: train its nets one by one")
     parameters = list(model.parameters()) if isinstance(model, nn.Module) else []

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from support.errors import UserError
+
 
 def versions() -> dict[str, Any]:
     """What, beside command and seed, bit-identical weights depend on."""
@@ -42,6 +44,36 @@ def history_lines(history: list[dict[str, Any]]) -> bytes:
     writer.writeheader()
     writer.writerows(history)
     return text.getvalue().encode()
+
+
+RECORD = {  # of a training run: each part and its kind
+    "command": str,
+    "data_set": {"name": str, "training_cases": int, "digits": [int]},
+    "history": [{"epoch": int, "loss": float}],
+    "parameters": {"epochs": int},
+    "result": {"errors": int, "cases": int, "errors_per_digit": [int]},
+    "seed": int,
+    "teacher": ({"file": str}, type(None)),
+    "versions": {"threads": int, "torch": str},
+}
+
+
+def check_record(checkpoint: dict[str, Any], path: Path) -> None:
+    """Raise UserError if the checkpoint at `path` does not record what a script would."""
+    lacking = [name for name, kind in RECORD.items() if not _is_of(checkpoint.get(name), kind)]
+    if lacking:
+        raise UserError(f"{path} does not record its {', '.join(lacking)}: move it elsewhere")
+
+
+def _is_of(value: Any, kind: Any) -> bool:
+    """Whether a value is of a kind: a class, dict of kinds, one of several, or list of some."""
+    if isinstance(kind, dict):
+        return isinstance(value, dict) and all(_is_of(value.get(n), k) for n, k in kind.items())
+    if isinstance(kind, tuple):
+        return any(_is_of(value, each) for each in kind)
+    if isinstance(kind, list):
+        return isinstance(value, list) and value != [] and all(_is_of(v, *kind) for v in value)
+    return isinstance(value, kind)
 
 
 RESULT_COLUMNS = (

@@ -145,13 +145,19 @@ def in_units(seconds: float) -> str:
     return f"{max(1, seconds):.0f} s"
 
 
+def data_in_words(name: str) -> str:
+    """A data set in a sentence: "MNIST", "the sample"."""
+    return f"the {name}" if name.startswith("sample") else name
+
+
 def announce(model: RectifierNet, settings: dict[str, Any], done: int) -> None:
     """The first lines: what will be trained, on what, with which values."""
     data, weights = settings["data_set"], sum(p.numel() for p in model.parameters())
     device, threads = next(model.parameters()).device.type, torch.get_num_threads()
+    images = f"{data['training_cases']:,} images of {data_in_words(data['name'])}"
     print(
         f"Training {settings['architecture']} 784-{model.hidden_units}-{model.hidden_units}-10 "
-        f"({weights:,} weights) on {data['training_cases']:,} images of {data['name']}, "
+        f"({weights:,} weights) on {images}, "
         f"{device}, {threads} thread{'s' * (threads > 1)}, {settings['precision']}, "
         f"seed {settings['seed']}"
     )
@@ -164,7 +170,8 @@ def announce(model: RectifierNet, settings: dict[str, Any], done: int) -> None:
 
 def report(record: dict[str, Any], output: Path) -> None:
     """The last lines: what was learned, next to the paper's number, and where it was saved."""
-    result, paper, data = record["result"], paper_errors(record), record["data_set"]["name"]
+    result, paper = record["result"], paper_errors(record)
+    data = data_in_words(record["data_set"]["name"])
     beside = f" (the paper: {paper})" if paper else ""
     errors = f"{result['errors']} errors on {result['cases']:,} images of {data}"
     if coloured(sys.stdout):

@@ -20,17 +20,14 @@ def run_script(main: Callable[[], None]) -> NoReturn:
     signals = (signal.SIGINT, signal.SIGTERM)
     before = {signum: signal.signal(signum, stop) for signum in signals}
     unraisable = sys.unraisablehook
-    status = 0
     try:
-        main()
-        sys.stdout.flush()
+        status = status_of(main)
     except UserError as error:
         status = error.status
         complain(error)
     except Stopped as stopped:
         status = 128 + stopped.args[0]
-    except BrokenPipeError:  # of a reader such as `head`; what is left to print goes nowhere
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # of a reader such as `head`
         status = 1
     except OSError as error:
         status = 2
@@ -45,6 +42,17 @@ def run_script(main: Callable[[], None]) -> NoReturn:
         for signum, handler in before.items():
             signal.signal(signum, handler)
     leave(status)
+
+
+def status_of(main: Callable[[], None]) -> int:
+    """0, or what `main` gave to sys.exit, as after --help; once all it printed is out."""
+    status = 0
+    try:
+        main()
+    except SystemExit as end:
+        status = int(end.code or 0)
+    sys.stdout.flush()
+    return status
 
 
 def is_of_memory(error: Exception) -> bool:
@@ -63,9 +71,11 @@ def stop(signum: int, frame: object) -> NoReturn:
 
 def leave(status: int) -> NoReturn:
     """Exit; under torchrun at once, as gloo's threads now and then abort a process that ends."""
+    try:
+        sys.stdout.flush()
+    except OSError:  # a full disk, or a reader that has gone: what is left to print goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if "RANK" in os.environ:
-        with suppress(OSError):
-            sys.stdout.flush()
         os._exit(status)
     sys.exit(status)
 

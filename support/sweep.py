@@ -129,7 +129,7 @@ def _results_path(args: Namespace, runs: Sequence[Run]) -> Path:
     path = args.results or FOLDER / f"{Path(sys.argv[0]).stem}.csv"
     if path.parent != FOLDER and not path.parent.is_dir():
         raise UserError(f"cannot write {path}: there is no folder {path.parent}")
-    if path.suffix in (".pt", ".lock", ".resume") or path.name.endswith(".pt.csv"):
+    if path.suffix in (".pt", ".lock", ".resume", ".part") or path.name.endswith(".pt.csv"):
         raise UserError(
             f"--results {path} looks like a file that a run writes: choose another name"
         )
@@ -157,15 +157,15 @@ def _processes() -> tuple[int, int]:
     # Python's handlers of signals would wait as long as this.
     handlers = {s: signal.signal(s, signal.SIG_DFL) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
-        if int(os.environ["RANK"]) >= int(os.environ.get("WORLD_SIZE", 0)):
-            raise ValueError("RANK is not below WORLD_SIZE")
+        if not 0 <= int(os.environ["RANK"]) < int(os.environ.get("WORLD_SIZE", 0)):
+            raise ValueError("RANK is not between 0 and WORLD_SIZE")
         store, rank, world = next(dist.rendezvous("env://", timeout=RENDEZVOUS))
         store.set(f"arrived {rank}", "")
         store.wait([f"arrived {number}" for number in range(world)], RENDEZVOUS)
         # gloo on GPUs too: only lines of text travel, and some wait for long runs of others.
         options = {"store": store, "rank": rank, "world_size": world}
         dist.init_process_group("gloo", timeout=timedelta(days=30), **options)
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, TypeError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"the processes of torchrun do not find each other: {reason}") from None
     finally:

@@ -154,7 +154,16 @@ def test_a_net_of_an_ensemble_that_does_not_fit_is_refused(some_digits):
             distill(student, teacher, some_digits, params)
 
 
-@pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan")])
+def test_an_ensemble_without_finite_logits_is_refused(some_digits):
+    """Though each of its nets has some: their sum does not fit into float32."""
+    nets = some_nets(2)
+    for net in nets:
+        net.output.bias.data[0] = 3e38
+    with pytest.raises(UserError, match="finite"):
+        with_logits(some_digits, nets)
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, float("inf"), float("nan")])
 def test_there_is_no_mean_at_an_impossible_temperature(some_digits, temperature):
     with pytest.raises(UserError, match="temperature"):
         with_logits(some_digits, some_nets(), temperature)

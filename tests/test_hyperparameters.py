@@ -242,6 +242,7 @@ def test_a_script_says_in_one_line_what_is_wrong_in_an_edited_class(
         ("class LocalParams:", "class LocalParam:", "LocalParams"),
         ("epochs = 400", "epochs = ", "SyntaxError"),
         ("temperature = 20.0  # [KD] s.3\n        hard", "hard", "temperature"),
+        ("epochs = 400", "epochs = len.so", "AttributeError"),
     ],
 )
 def test_any_edit_of_the_file_that_goes_wrong_is_one_line(

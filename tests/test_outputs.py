@@ -3,13 +3,14 @@
 import csv
 import fcntl
 import os
+import re
 from pathlib import Path
 
 import pytest
 from common import SMALL, everything_in, random_net
 
 import train
-from support.checkpoints import load_checkpoint
+from support.checkpoints import load_checkpoint, model_from, save_model
 from support.errors import UserError
 from support.outputs import RunFiles
 
@@ -86,8 +87,15 @@ def test_a_checkpoint_of_another_run_is_kept_under_another_name(call, capsys):
 
 def other_run(path, seed):
     net = random_net(5, seed=seed)
-    settings = {"seed": seed, "parameters": {"epochs": 1}}
-    RunFiles(path).save(net, settings, {"history": [{"epoch": 1, "loss": seed, "rate": 1}]})
+    settings = {"seed": seed, "parameters": {"epochs": 1}, "teacher": None}
+    settings["data_set"] = {"name": "sample", "training_cases": 3, "digits": [3]}
+    record = {
+        "command": "python train.py",
+        "history": [{"epoch": 1, "loss": seed / 2, "rate": 1}],
+        "result": {"errors": 1, "cases": 3, "errors_per_digit": [0] * 10},
+        "versions": {"threads": 1, "torch": "2"},
+    }
+    RunFiles(path).save(net, settings, record)
 
 
 def test_a_checkpoint_of_another_run_gets_the_first_number_that_is_quite_free(tmp_path):
@@ -98,8 +106,38 @@ def test_a_checkpoint_of_another_run_gets_the_first_number_that_is_quite_free(tm
         other_run(tmp_path / "net.pt", seed)
     assert (tmp_path / "net.1.pt.csv").read_text() == (tmp_path / "net.2.pt").read_text() == "mine"
     assert load_checkpoint(tmp_path / "net.3.pt")["seed"] == 0
-    assert "\n1,0,1," in (tmp_path / "net.3.pt.csv").read_text()
+    assert "\n1,0.0,1," in (tmp_path / "net.3.pt.csv").read_text()
     assert load_checkpoint(tmp_path / "net.pt")["seed"] == 1
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("result", None),
+        ("result", {}),
+        ("result", {"errors": "few", "cases": 3, "errors_per_digit": [0]}),
+        ("history", None),
+        ("history", [{"epoch": 1}]),
+        ("versions", 3),
+    ],
+)
+def test_a_checkpoint_without_its_result_is_not_taken_for_a_finished_run(
+    call, stops, capsys, part, value
+):
+    """As of a net that was changed and saved again: the run is not skipped, nor this file lost."""
+    call(train, SMALL, "--output net.pt --quiet")
+    record = load_checkpoint("net.pt") | {part: value}
+    changed = model_from(record)
+    kept = {k: v for k, v in record.items() if v is not None and k != "state_dict"}
+    save_model("net.pt", changed, **kept)
+    before = Path("net.pt").read_bytes()
+    stop = stops(train, SMALL, "--output net.pt --resume --quiet")
+    assert stop.status == 2
+    assert re.fullmatch(rf"error: net\.pt does not record its {part}: .+\n", stop.err)
+    call(train, SMALL, "--output net.pt --results lines.csv --quiet")
+    assert "net.1.pt" in capsys.readouterr().out
+    assert Path("net.1.pt").read_bytes() == before
+    assert load_checkpoint("net.pt")["result"]["cases"] == 1000
 
 
 def test_a_hyperparameter_that_was_added_later_makes_no_other_run(tmp_path):

@@ -111,7 +111,7 @@ def test_without_a_terminal_progress_is_a_plain_line_for_each_evaluation(call, c
 def test_the_first_lines_say_what_on_which_data_and_for_how_long(call, capsys):
     call(train, SMALL, "--output net.pt")
     lines = capsys.readouterr().out.splitlines()[2:]  # below two that say that it is the sample
-    assert re.search(r"784-10-10-10 .* 4,000 images of sample, cpu, 1 thread, fp32", lines[0])
+    assert re.search(r"784-10-10-10 .* 4,000 images of the sample, cpu, 1 thread, fp32", lines[0])
     assert re.fullmatch(r"  estimated time: about \d+ s", lines[2])
 
 

@@ -61,12 +61,19 @@ def test_a_damaged_file_of_runs_is_named(results, content, named):
         runs_in("some")
 
 
-@pytest.mark.parametrize("errors", ["", "many", "nan", "3 4"])
-def test_what_is_not_a_number_is_named(results, errors):
+@pytest.mark.parametrize("errors", ["", "many", "nan", "3 4", "-5", "3.0", "1e3"])
+def test_errors_that_are_not_a_whole_number_are_named(results, errors):
     write_runs(results, f"MNIST,1,5,0,{errors},")
+    with pytest.raises(UserError, match=f"results/some.csv, seed 0: errors is '{errors}'"):
+        runs_in("some")
+
+
+@pytest.mark.parametrize("temperature", ["", "high", "nan", "3 4"])
+def test_what_is_not_a_number_is_named(results, temperature):
+    write_runs(results, f"MNIST,{temperature},5,0,3,")
     runs = runs_in("some")
-    for read in (lambda: runs.numbers("errors"), lambda: by_temperature("some")):
-        with pytest.raises(UserError, match=f"results/some.csv, seed 0: errors is '{errors}'"):
+    for read in (lambda: runs.numbers("temperature"), lambda: by_temperature("some")):
+        with pytest.raises(UserError, match=f"some.csv, seed 0: temperature is '{temperature}'"):
             read()
     with pytest.raises(UserError, match="best_errors"):
         runs.numbers("best_errors")
@@ -83,7 +90,26 @@ def test_nets_twice_or_on_other_images_are_not_averaged(results, change, named):
         translated("translated", Path(nets[0]["file"]).name)
 
 
+def test_a_net_by_two_paths_is_one_net(results):
+    nets = json.loads((results / "ensemble_1000.json").read_text())
+    name = Path(nets[0]["file"]).name
+    nets.append(nets[0] | {"file": f"elsewhere/{name}"})
+    (results / "ensemble_1000.json").write_text(json.dumps(nets))
+    with pytest.raises(UserError, match="twice"):
+        translated("ensemble_1000", name)
+
+
+def test_a_run_without_the_sum_of_its_teacher_is_named(results):
+    path = results / "distilled_800.csv"
+    header, line, *_ = path.read_text().splitlines()
+    words = line.split(",")
+    words[header.split(",").index("teacher")] = ""
+    path.write_text("\n".join([header, ",".join(words)]) + "\n")
+    with pytest.raises(UserError, match=r"distilled_800\.csv has a damaged line"):
+        runs_in("distilled_800")
+
+
 def test_a_checkpoint_that_no_script_made_has_no_place_in_the_page(tmp_path):
     save_model(tmp_path / "some.pt", random_net(), data_set={"name": "FashionMNIST"})
-    with pytest.raises(UserError, match=r"some\.pt.*command"):
+    with pytest.raises(UserError, match=r"some\.pt.*command, data_set"):
         record_of(tmp_path / "some.pt")

@@ -10,6 +10,7 @@ import pytest
 import torch
 from common import ROOT
 
+from support.checkpoints import MODELS
 from support.errors import TrainingFailed, UserError
 from support.script import run_script
 
@@ -59,10 +60,43 @@ def test_a_lack_of_memory_is_one_line(capsys):
     assert capsys.readouterr().err.startswith("error: not enough memory: ")
 
 
-@pytest.mark.parametrize(("name", "handler"), [("train.py", "end"), ("mine.py", "default")])
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="it stands for a full disk")
+@pytest.mark.parametrize(
+    "words", ["evaluate.py --help", "evaluate.py MODEL --data sample --verify"]
+)
+@pytest.mark.parametrize("gone", ["reader", "disk"])
+def test_output_that_cannot_be_written_is_no_traceback(words, gone):
+    """With Python's own buffer, which is written when the script ends, and once more after it."""
+    words = words.replace("MODEL", str(MODELS / "small_model_800.pt")).split()
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
+    with open("/dev/full", "w") as full:
+        output = full if gone == "disk" else subprocess.PIPE
+        process = subprocess.Popen(
+            [sys.executable, *words],
+            cwd=ROOT,
+            env=environment,
+            stdout=output,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        if gone == "reader":
+            process.stdout.close()
+        err = process.stderr.read()
+        process.stderr.close()
+        status = process.wait(timeout=60)
+    assert status == (2 if gone == "disk" else 1)
+    assert len([line for line in err.splitlines() if "sample" not in line]) == (gone == "disk")
+
+
+@pytest.mark.parametrize(
+    ("name", "handler"),
+    [("train.py", "end"), ("results/tables.py", "end"), ("mine.py", "default")],
+)
 def test_ctrl_c_is_as_python_has_it_in_scripts_of_the_user(tmp_path, name, handler):
     shutil.copytree(ROOT / "support", tmp_path / "support")
+    (tmp_path / "results").mkdir()
     text = "import support.interrupts, signal; print(signal.getsignal(signal.SIGINT).__name__)"
     (tmp_path / name).write_text(text)
-    shown = subprocess.check_output([sys.executable, tmp_path / name], text=True)
+    module = name.removesuffix(".py").replace("/", ".")
+    shown = subprocess.check_output([sys.executable, "-m", module], cwd=tmp_path, text=True)
     assert handler in shown

@@ -42,7 +42,7 @@ def test_the_scripts_train_distil_and_evaluate_from_the_command_line(tmp_path):
 
     done = python(ROOT / "train.py", "--model small", words, cwd=here)
     assert done.stderr == ""
-    assert re.search(r"\d+ errors on 1,000 images of sample", done.stdout)
+    assert re.search(r"\d+ errors on 1,000 images of the sample", done.stdout)
     assert f"learning_rate={LocalParams.Small.learning_rate}" in done.stdout
 
     teacher = "--teacher runs/small_model_30.pt"

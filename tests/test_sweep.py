@@ -393,8 +393,9 @@ def test_a_process_that_waits_for_others_can_be_stopped(tmp_path):
     assert process.returncode in (-signum, 128 + signum)
 
 
-def test_a_rank_that_there_is_not_is_one_line(tmp_path):
-    process = process_of(tmp_path, RANK="1", WORLD_SIZE="1")
+@pytest.mark.parametrize("rank", ["1", "-1", "9" * 20])
+def test_a_rank_that_there_is_not_is_one_line(tmp_path, rank):
+    process = process_of(tmp_path, RANK=rank, WORLD_SIZE="1")
     _, err = process.communicate(timeout=60)
     assert (process.returncode, len(err.splitlines())) == (2, 1)
 

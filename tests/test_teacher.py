@@ -78,6 +78,15 @@ def test_a_teacher_without_finite_logits_is_refused(some_digits):
         distill(random_net(), random_net(std=1e30), some_digits, some_params("Distilled"))
 
 
+def test_a_net_without_data_is_refused(some_digits):
+    with torch.device("meta"):
+        hollow = random_net()
+    params = some_params("Distilled")
+    for student, teacher in ((random_net(), hollow), (hollow, random_net())):
+        with pytest.raises(UserError, match="a net must"):
+            distill(student, teacher, some_digits, params)
+
+
 # What is said of a teacher
 
 

@@ -232,6 +232,12 @@ def test_units_are_dropped_in_every_epoch_and_never_in_evaluation(some_digits):
     assert modes == [False] + [True, True, False] * 3  # the first is a look at what it returns
 
 
+def test_a_test_set_of_another_kind_is_refused_before_training(some_digits, sample, batches):
+    with pytest.raises(UserError, match="Mnist is not a set of Digits"):
+        train(random_net(), some_digits, some_params(), test_set=sample)
+    assert not batches
+
+
 def test_bf16_leaves_weights_in_float32_and_changes_them_little(some_digits):
     params = some_params()
     exact, _ = trained(params, some_digits)
