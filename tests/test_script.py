@@ -62,9 +62,8 @@ def test_a_lack_of_memory_is_one_line(capsys):
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="it stands for a full disk")
 @pytest.mark.parametrize(
-    "words", ["evaluate.py --help", "evaluate.py MODEL --data sample --verify"]
+    ("words", "gone"), [("--help", "reader"), ("MODEL --data sample --verify", "disk")]
 )
-@pytest.mark.parametrize("gone", ["reader", "disk"])
 def test_output_that_cannot_be_written_is_no_traceback(words, gone):
     """With Python's own buffer, which is written when the script ends, and once more after it."""
     words = words.replace("MODEL", str(MODELS / "small_model_800.pt")).split()
