@@ -71,7 +71,7 @@ def test_output_that_cannot_be_written_is_no_traceback(words, gone):
     with open("/dev/full", "w") as full:
         output = full if gone == "disk" else subprocess.PIPE
         process = subprocess.Popen(
-            [sys.executable, *words],
+            [sys.executable, "evaluate.py", *words],
             cwd=ROOT,
             env=environment,
             stdout=output,
