@@ -7,11 +7,12 @@ import numpy as np
 from dataset import Mnist
 from results.beyond import TEACHERS
 from results.claims import measured_claims, never_saw_3, saw_7_and_8, student
-from results.runs import by_temperature, record_of, translated
+from results.runs import by_temperature, translated
 from results.style import BLACK, BLUE, GREEN, ORANGE, PURPLE, RED, SKY, WIDTH, logarithmic
 from results.summary import deviation, pooled_intervals
 from support.checkpoints import MODELS
 from support.paper import PAPER, PAPER_SHIFTS
+from support.records import record_of
 
 
 def claims(plt: Any, mnist: Mnist) -> Any:

@@ -1,4 +1,4 @@
-"""The training runs in results/ and the checkpoints in models/, checked as they are read."""
+"""The training runs in results/, checked as they are read."""
 
 import csv
 import json
@@ -6,14 +6,11 @@ import math
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from support.checkpoints import load_checkpoint
 from support.errors import UserError
 from support.files import read_file
-from support.records import check_record
 
 RESULTS = Path(__file__).parent
 ROOT = RESULTS.parent  # of the checkout
@@ -150,10 +147,3 @@ def _nets_in(file: str) -> list[tuple[str, str, list[float]]]:
     if not all(math.isfinite(number) for _, _, errors in nets for number in errors):
         raise UserError(f"{file} is damaged: it has errors that are not numbers")
     return nets
-
-
-def record_of(path: Path) -> dict[str, Any]:
-    """A checkpoint that a script made. Raises UserError if it lacks what scripts record."""
-    checkpoint = load_checkpoint(path)
-    check_record(checkpoint, path)
-    return checkpoint

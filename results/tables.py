@@ -12,12 +12,13 @@ from pathlib import Path
 
 from results import beyond, claims, temperatures
 from results.beyond import trials
-from results.runs import RESULTS, ROOT, record_of, text_of
+from results.runs import RESULTS, ROOT, text_of
 from results.summary import making
 from support.checkpoints import MODELS
 from support.command_line import Parser
 from support.errors import UserError
 from support.files import replace_file, sha256
+from support.records import record_of
 from support.script import run_script
 
 MODELS_INTRODUCTION = """\

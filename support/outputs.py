@@ -10,10 +10,10 @@ from typing import Any
 from tqdm import tqdm
 
 from layers import RectifierNet
-from support.checkpoints import load_checkpoint, save_model
+from support.checkpoints import save_model
 from support.errors import UserError
 from support.files import Lock, check_regular, read_file, replace_file
-from support.records import check_record, history_lines
+from support.records import history_lines, record_of
 from support.resume import check_same
 from support.runs import FOLDER, Run
 
@@ -61,8 +61,7 @@ class RunFiles:
 
     def check_same_run(self, settings: dict[str, Any]) -> None:
         """Raise UserError if the checkpoint has other settings, or is not that of a run."""
-        checkpoint = load_checkpoint(self.checkpoint)
-        check_record(checkpoint, self.checkpoint)
+        checkpoint = record_of(self.checkpoint)
         earlier = {name: checkpoint.get(name) for name in settings}
         check_same(settings, earlier, self.checkpoint)
 

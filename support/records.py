@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from support.checkpoints import load_checkpoint
 from support.errors import UserError
 
 
@@ -58,11 +59,13 @@ RECORD = {  # of a training run: each part and its kind
 }
 
 
-def check_record(checkpoint: dict[str, Any], path: Path) -> None:
-    """Raise UserError if the checkpoint at `path` does not record what a script would."""
+def record_of(path: Path) -> dict[str, Any]:
+    """A checkpoint that a script made. Raises UserError if it lacks what scripts record."""
+    checkpoint = load_checkpoint(path)
     lacking = [name for name, kind in RECORD.items() if not _is_of(checkpoint.get(name), kind)]
     if lacking:
         raise UserError(f"{path} does not record its {', '.join(lacking)}: move it elsewhere")
+    return checkpoint
 
 
 def _is_of(value: Any, kind: Any) -> bool:

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 from common import HEADER, random_net, write_runs
 
-from results.runs import by_temperature, record_of, runs_in, translated
+from results.runs import by_temperature, runs_in, translated
 from support.checkpoints import save_model
 from support.errors import UserError
+from support.records import record_of
 
 
 def test_runs_are_in_the_order_of_their_seeds(results):

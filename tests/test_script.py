@@ -88,14 +88,18 @@ def test_output_that_cannot_be_written_is_no_traceback(words, gone):
 
 
 @pytest.mark.parametrize(
-    ("name", "handler"),
-    [("train.py", "end"), ("results/tables.py", "end"), ("mine.py", "default")],
+    ("name", "words", "handler"),
+    [
+        ("train.py", "train.py", "end"),
+        ("results/tables.py", "-m results.tables", "end"),
+        ("mine.py", "mine.py", "default"),
+    ],
 )
-def test_ctrl_c_is_as_python_has_it_in_scripts_of_the_user(tmp_path, name, handler):
+def test_ctrl_c_is_as_python_has_it_in_scripts_of_the_user(tmp_path, name, words, handler):
     shutil.copytree(ROOT / "support", tmp_path / "support")
     (tmp_path / "results").mkdir()
     text = "import support.interrupts, signal; print(signal.getsignal(signal.SIGINT).__name__)"
     (tmp_path / name).write_text(text)
-    module = name.removesuffix(".py").replace("/", ".")
-    shown = subprocess.check_output([sys.executable, "-m", module], cwd=tmp_path, text=True)
+    command = [sys.executable, *words.split()]
+    shown = subprocess.check_output(command, cwd=tmp_path, text=True)
     assert handler in shown
