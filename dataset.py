@@ -76,8 +76,8 @@ def as_digits(images: Tensor, labels: Tensor) -> Digits:
         wanted, kind = (len(labels), 28, 28), f"{str(images.dtype)[6:]} {tuple(images.shape)}"
         raise UserError(f"images must be uint8 {wanted} for {len(labels)} labels, not {kind}")
     try:
-        whole = labels.long()
-        fit = ((whole >= 0) & (whole <= 9) & (whole.double() == labels.double())).all()
+        whole, given = labels.long(), labels.cpu().double()  # Apple's GPUs have no float64
+        fit = ((given >= 0) & (given <= 9) & (given == given.trunc())).all()
     except (RuntimeError, NotImplementedError):  # as of sparse tensors
         fit = False
     if labels.is_complex() or not fit:

@@ -62,8 +62,8 @@ def soft_targets(logits: Tensor, temperature: float | Tensor) -> Tensor:
 def distillation_loss(temperature: float | Tensor, hard_weight: float) -> Loss:
     """The loss of [KD] s.2: (1 - hard_weight) * T^2 * soft + hard_weight * hard.
 
-    soft is the cross entropy with the soft targets, both at T, less the entropy of the targets: a
-    constant without which it falls to 0. hard is the cross entropy with the correct labels at
+    soft is the cross entropy with the soft targets, both at T, less the entropy of the targets, a
+    constant, so that it can fall to 0. hard is the cross entropy with the correct labels at
     T = 1. Both are averaged over the images of the minibatch, and over nothing else. The factor T^2
     makes up for soft-target gradients that scale as 1/T^2: the balance of the two and the learning
     rate keep their meaning at every T. The loss takes logits (B, 10) to (); those of a stack of S
@@ -78,6 +78,8 @@ def distillation_loss(temperature: float | Tensor, hard_weight: float) -> Loss:
 
     def loss(logits: Tensor, batch: Digits) -> Tensor:
         teacher_logits, classes = batch.teacher_logits, -1
+        if teacher_logits is None:
+            raise UserError("these images have no logits of a teacher: take them `with_logits`")
         if logits.dim() == 3:  # (G, B, 10): the same for all students of a group
             teacher_logits = teacher_logits.repeat_interleave(len(logits) // len(teacher_logits), 0)
             # As they lie in memory: with a last dimension of 10 softmax takes ten times as long.
@@ -157,9 +159,10 @@ def distill_together(
     """Distil a student for every temperature with every seed, all at once; by (T, seed).
 
     Each gets the weights that `init_weights` and `distill` alone would give it, but for rounding,
-    and is on the processor. Worth it for small students, of 30 units say; `params` and `options`
-    are those of `distill`, less temperature, seed and arithmetic mean (the logits are the same at
-    all temperatures). Raises UserError for regularisation and for a weight on the labels.
+    and is on the processor. Worth it for small students, of 30 units say. `params` are those of
+    `distill`, whose temperature is not used; `options` too, less seed and arithmetic mean (the
+    logits are the same at all temperatures). Raises UserError for regularisation and for a weight
+    on the labels.
     """
     transfer_set = with_logits(transfer_set, teacher)
     warn_of_teacher(transfer_set)
@@ -216,7 +219,7 @@ def run_together(job: Job, mnist: Mnist, transfer_set: Digits) -> list[dict[str,
         result = measure(students[params.temperature, seed], mnist.test.to("cpu"))
         of = f"{params.hidden_units} units, T = {params.temperature:g}, seed {seed}"
         tqdm.write(f"{of}: {result['errors']} errors on {result['cases']:,} images, not saved")
-        results.append(result_columns(result, [], versions()))
+        results.append(result_columns(result, [], versions(transfer_set.labels.device)))
     return results
 
 

@@ -144,12 +144,14 @@ def report_shifts(
         Row("label_free", "by class frequencies, no test labels", label_free),
     ]
     names = ", ".join(map(str, group))
-    heading = f"{f'shift of the bias of {names}':40} {'':6} {'errors':>7} {f'on {names}':>8}  paper"
-    tqdm.write(heading)
+    first, last = f"shift of the bias of {names}", f"on {names}"
+    wide, narrow = max(40, len(first)), max(8, len(last))
+    tqdm.write(f"{first:{wide}} {'':6} {'errors':>7} {last:>{narrow}}  paper")
     columns: dict[str, Any] = {}
     for column, name, shift, paper in rows:
         total, on_group = errors_at(cases, test.labels, group, shift)
-        tqdm.write(f"{name:40} {shift:+6.2f} {total:7,} {on_group:8,}  {paper}".rstrip())
+        line = f"{name:{wide}} {shift:+6.2f} {total:7,} {on_group:{narrow},}  {paper}"
+        tqdm.write(line.rstrip())
         if column in ROWS:
             columns |= {f"{column}_shift": round(shift, 3), f"{column}_errors": total}
             columns |= {f"{column}_on_group": on_group}

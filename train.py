@@ -209,7 +209,8 @@ def run(
             try:
                 history = train(model, training_set, planned.params, progress=progress, **options)
                 result = measure(scale_weights(model), mnist.test.to("cpu"))
-                files.save(model, settings, provenance() | {"result": result, "history": history})
+                record = provenance(training_set.labels.device)
+                files.save(model, settings, record | {"result": result, "history": history})
             except TrainingFailed:
                 resume_point.remove()  # resuming would come to the same
                 raise

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dataset import VALIDATION
 from support.errors import UserError
 from support.files import read_file
 
@@ -71,7 +72,7 @@ def runs_in(name: str, **setting: str) -> Runs:
     than `VARIED` differ.
     """
     file, validation = f"results/{name}.csv", name.startswith("validation")
-    lines = _lines_in(file, "MNIST validation" if validation else "MNIST")
+    lines = _lines_in(file, "MNIST" + VALIDATION if validation else "MNIST")
     lines = [line for line in lines if setting.items() <= line.items()]
     if not lines:
         raise UserError(f"{file} has no run {setting or ''}".strip())

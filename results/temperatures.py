@@ -27,9 +27,10 @@ def temperatures() -> str:
 def similar() -> str:
     """C4: does the temperature matter, from 8 on, more than chance would have it?
 
-    That is the residual mean square of errors less the means of their temperature and of their
-    seed (all temperatures have the same seeds: two ways, no interaction), divided by the seeds. The
-    last column is for two temperatures that were named beforehand, at 95 %.
+    What chance alone would give is the root of the residual mean square over the number of seeds:
+    of errors less the means of their temperature and of their seed (two ways, no interaction), as
+    all temperatures have the same seeds. The last column is for two temperatures that were named
+    beforehand, at 95 %.
     """
     rows = []
     for units in (300, 800):

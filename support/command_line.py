@@ -102,7 +102,7 @@ def chosen_params(args: argparse.Namespace, role: str) -> list[Params]:
 
 
 def training_flags(parser: Parser) -> None:
-    """Add the flags that every training script has beside its hyperparameters."""
+    """Add the flags that every training script has besides its hyperparameters."""
     add = parser.add_argument_group("the run").add_argument
     add("--params", choices=("local", "paper"), default="local", help="class of defaults [local]")
     seeds = "seed of the initial weights, the order of the images, jitter and dropout [0]"

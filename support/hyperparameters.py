@@ -65,6 +65,7 @@ PIXELS = Allowed(int, high=28)
 POSITIVE = Allowed(float, open_low=True)
 SHARE = Allowed(float, high=1)
 PROBABILITY = Allowed(float, high=1, open_high=True)
+TEMPERATURE = Allowed(float, low=0.01, high=1000)  # above, T^2 magnifies the rounding of float32
 OPTIMIZER = Allowed(str, words=("sgd", "adam"))
 SCHEDULE = Allowed(str, words=("exponential", "linear"))
 
@@ -88,7 +89,7 @@ HYPERPARAMETERS = {
         ("max_squared_length", Allowed(float), "of a hidden unit's incoming weights; 0 for none"),
         ("jitter", PIXELS, "training images are moved by up to this many pixels, each way"),
         ("init_std", POSITIVE, "standard deviation of the initial weights"),
-        ("temperature", Allowed(float, low=0.01), "T of the soft targets and the student"),
+        ("temperature", TEMPERATURE, "T of the soft targets and the student"),
         ("hard_weight", SHARE, "weight of the labels (T = 1) in the weighted average"),
     )
 }

@@ -11,6 +11,7 @@ from dataset import Digits
 from layers import CLASSES, StackedNet
 from support.checkpoints import unwrapped
 from support.errors import UserError
+from support.script import is_of_memory
 from support.seeds import as_seeds
 
 Ensemble = list | tuple | nn.ModuleList  # of nets
@@ -26,9 +27,11 @@ def taking_pixels(net: Any) -> Iterator[None]:
     """Turn whatever `net` raises for pixels into a UserError that says what it must take."""
     try:
         yield
-    except (UserError, MemoryError, torch.OutOfMemoryError):
+    except UserError:
         raise
     except Exception as error:  # modules raise all kinds for what they do not take
+        if is_of_memory(error):
+            raise
         reason = " ".join(str(error).split())[:200]
         raise UserError(
             f"a net must {WANTED}, but this {type(net).__name__} raised {type(error).__name__} "

@@ -95,7 +95,8 @@ class RunFiles:
             path = self.checkpoint
             names = (path.with_name(f"{path.stem}.{n}{path.suffix}") for n in count(1))
             free = next(f for f in map(RunFiles, names) if not any(map(os.path.lexists, f.all())))
-            # The checkpoint last: if this is stopped between the two, it is renamed the next time.
+            # The checkpoint last: if this is stopped between the two, it is renamed the next time,
+            # to another number than its history, which it also holds.
             for old, new in ((self.history, free.history), (path, free.checkpoint)):
                 if os.path.lexists(old):
                     os.rename(old, new)

@@ -15,8 +15,12 @@ from support.checkpoints import load_checkpoint
 from support.errors import UserError
 
 
-def versions() -> dict[str, Any]:
-    """What, beside command and seed, bit-identical weights depend on."""
+def versions(device: torch.device) -> dict[str, Any]:
+    """What, besides command and seed, bit-identical weights depend on; of the process that ended.
+
+    A run that was resumed elsewhere, or with another number of threads, had others before.
+    """
+    is_gpu = device.type == "cuda"
     return {
         "python": platform.python_version(),
         "torch": str(torch.__version__),
@@ -24,12 +28,13 @@ def versions() -> dict[str, Any]:
         "machine": f"{platform.system()} {platform.machine()}",
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device) if is_gpu else device.type,
     }
 
 
-def provenance() -> dict[str, Any]:
-    """How a checkpoint came about."""
-    return {"command": command_line(Path(sys.argv[0]).name), "versions": versions()}
+def provenance(device: torch.device) -> dict[str, Any]:
+    """How a checkpoint came about, of a net that was trained on `device`."""
+    return {"command": command_line(Path(sys.argv[0]).name), "versions": versions(device)}
 
 
 def command_line(script: str) -> str:

@@ -152,7 +152,7 @@ def check_same(settings: dict[str, Any], earlier: dict[str, Any], path: Path) ->
     ]
     if differences:
         raise UserError(
-            f"{path} belongs to another run: {'; '.join(differences)}. rerun with its settings, "
+            f"{path} belongs to another run: {'; '.join(differences)}. Rerun with its settings, "
             "choose another --output (for a single run), or delete it"
         )
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dataset import Digits, Mnist
+from dataset import VALIDATION, Digits, Mnist
 from layers import RectifierNet
 from support.checkpoints import check_distinct, load_checkpoint, model_from, note_on_data
 from support.command_line import TEACHER
@@ -56,7 +56,7 @@ def _load_net(
             "`train.py --validation` made from the same data"
         )
     if not args.quiet:
-        if mnist.name == "sample" and learned_from in ("MNIST", "MNIST validation"):
+        if mnist.name == "sample" and learned_from in ("MNIST", "MNIST" + VALIDATION):
             print(f"{path.name} has seen the sample's test images, MNIST's training images.")
         if note := note_on_data(path, checkpoint):
             print(note)
@@ -82,20 +82,20 @@ def temperature_of_mean(args: argparse.Namespace, runs: Sequence[Run]) -> float 
 def distillation_setting(
     args: argparse.Namespace, mnist: Mnist, teacher: dict[str, Any]
 ) -> dict[str, str]:
-    """What, beside hyperparameters and seed, tells one distillation from another."""
+    """What, besides hyperparameters and seed, tells one distillation from another."""
     sums = " ".join(text[:12] for text in teacher["sha256"].split(", "))
     mean = f" {teacher['mean']}" if "mean" in teacher else ""
     return {"data": mnist.name, "precision": args.precision, "teacher": sums + mean}
 
 
 def report_teacher(args: argparse.Namespace, transfer_set: Digits) -> None:
-    """Print how many of the images that the student will learn from its teacher gets wrong."""
+    """Print how many of the student's training images its teacher gets wrong."""
     if not args.quiet:
         print(_errors_in_words(transfer_set))
 
 
 def warn_of_teacher(transfer_set: Digits) -> None:
-    """Warn if the teacher gets most of the images wrong that the student will learn from."""
+    """Warn if the teacher gets most of the student's training images wrong."""
     if _wrong(transfer_set) > len(transfer_set) / 2:
         warnings.warn(_errors_in_words(transfer_set), stacklevel=3)
 

@@ -143,6 +143,21 @@ def test_hard_weight_makes_a_weighted_average_with_the_correct_labels_at_tempera
     assert np.allclose(gradient, expected, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.parametrize("temperature", [0.01, 1000.0])
+def test_at_the_ends_of_the_range_of_temperatures_float32_gives_the_loss_of_float64(temperature):
+    digits, logits = some_batch(cases=100)
+    exact, _ = loss_and_gradient(digits, logits, temperature)
+    digits = replace(digits, teacher_logits=digits.teacher_logits.float())
+    loss, _ = loss_and_gradient(digits, logits.float(), temperature)
+    assert loss == pytest.approx(exact, rel=0.01)
+
+
+def test_images_without_logits_of_a_teacher_are_refused(some_digits):
+    params = some_params("Distilled")
+    with pytest.raises(UserError, match="with_logits"):
+        train(first_student(params), some_digits, params, loss=distillation_loss(20.0, 0.0))
+
+
 def test_large_logits_give_a_finite_loss_and_gradient():
     logits = (torch.randn(3, 10) * 1e4).requires_grad_()
     digits = replace(random_digits(3), teacher_logits=-logits.detach())

@@ -1,4 +1,5 @@
 import re
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -233,6 +234,14 @@ def test_another_choice_of_digits_has_no_shift_of_the_paper(report):
     assert rows[0][0] == "as learned"
     assert 3.5 not in [row[1] for row in rows]
     assert len(rows) == 3
+
+
+@pytest.mark.parametrize("omitted", ["3", "0 1 2 3 4 5 6 7 8"])
+def test_numbers_stand_below_their_headings(call, capsys, teacher, omitted):
+    call(distillation_no_three, "--teacher", teacher, QUICK, "--omit", omitted)
+    lines = capsys.readouterr().out.splitlines()
+    heading, row = next((h, r) for h, r in pairwise(lines) if r.startswith("as learned"))
+    assert len(row) == heading.index("  paper")
 
 
 def test_errors_on_the_sample_do_not_stand_beside_those_of_the_paper(call, capsys, teacher):

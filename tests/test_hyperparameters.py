@@ -19,6 +19,7 @@ from support.hyperparameters import (
     POSITIVE,
     PROBABILITY,
     SHARE,
+    TEMPERATURE,
     checked_params,
     default_params,
 )
@@ -119,6 +120,7 @@ def test_a_possible_value_is_taken_in_its_type(text, allowed, value):
         *[(value, POSITIVE) for value in (0, None, False, "0,1", float("nan"), {})],
         *[(text, PROBABILITY) for text in ("1", "1.1", "-0.1", "nan")],
         *[(text, SHARE) for text in ("1.01", "-0.01", "inf")],
+        *[(text, TEMPERATURE) for text in ("0", "-1", "0.001", "1001", "inf")],
         *[(text, OPTIMIZER) for text in ("rmsprop", "", "SGD")],
         *[(value, OPTIMIZER) for value in (0, None, ["sgd"])],
     ],

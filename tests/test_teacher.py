@@ -216,3 +216,12 @@ def test_answers_that_are_not_logits_are_refused(some_digits, answer):
 
     with pytest.raises(UserError):
         with_logits(some_digits, Teacher())
+
+
+def test_a_lack_of_memory_in_a_net_is_not_taken_for_a_wrong_net(some_digits):
+    class Teacher(nn.Module):
+        def forward(self, pixels):
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp:1] can't allocate memory")
+
+    with pytest.raises(RuntimeError, match="allocate memory"):
+        with_logits(some_digits, Teacher())

@@ -353,6 +353,7 @@ def test_the_checkpoint_of_a_run_tells_how_it_was_made(call, sample):
     }
     assert [entry["epoch"] for entry in checkpoint["history"]] == [1, 2]
     assert checkpoint["versions"]["torch"] == torch.__version__
+    assert checkpoint["versions"]["device"] == "cpu"
     assert checkpoint["result"] == measure(load_model("net.pt"), sample.test)
     assert checkpoint["result"]["errors"] == checkpoint["history"][-1]["errors"]
     plain = {k: v for k, v in checkpoint.items() if k != "state_dict"}
