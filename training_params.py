@@ -9,7 +9,7 @@ Each value has a flag of the same name: `learning_rate` is `--learning-rate`. `-
 
 
 class LocalParams:
-    """Values for a laptop, chosen on held-out training images (results/README.md has the trials).
+    """Values for a laptop; what was tried, on held-out images, is in results/README.md.
 
     The schedules of learning rate and momentum span `schedule_epochs`; a training run of another
     number of `epochs` compresses or stretches them.
@@ -57,7 +57,7 @@ class LocalParams:
         hidden_units = 800  # [KD] s.3
         epochs = 20  # 40 to 300 made no difference that two seeds would show
         schedule_epochs = 20  # as many as epochs
-        batch_size = 100  # 25 made 4 or 5 errors fewer, in three times the time
+        batch_size = 100  # 25 made 2 and 7 errors fewer, in three times the time
         optimizer = "adam"  # sgd made more errors, even after 100 epochs
         learning_rate = 0.002  # 0.001 and 0.003 were tried as well
         rate_schedule = "linear"  # falls to 0
@@ -65,7 +65,7 @@ class LocalParams:
         momentum_start = 0.5  # not used by adam
         momentum_end = 0.95  # not used by adam
         momentum_epochs = 3  # not used by adam
-        adam_beta2 = 0.99  # averages squared gradients over some hundred steps
+        adam_beta2 = 0.99  # averages squared gradients over about a hundred steps
         dropout_visible = 0.0  # [KD] s.3: regularised "solely" by the soft targets
         dropout_hidden = 0.0  # [KD] s.3
         max_squared_length = 0.0  # [KD] s.3; 0 is no constraint
