@@ -11,7 +11,14 @@ from typing import Any
 
 from dataset import Mnist, load_mnist
 from results.figures_of_nets import dark_knowledge, mistakes, shifts, unseen_logits
-from results.figures_of_runs import claims, teachers, temperatures, training, translations
+from results.figures_of_runs import (
+    claims,
+    published_schedule,
+    teachers,
+    temperatures,
+    training,
+    translations,
+)
 from results.runs import ROOT
 from results.style import pyplot
 from results.summary import making
@@ -31,6 +38,7 @@ DRAWINGS: dict[str, Callable[[Any, Mnist], Any]] = {
     "teachers": teachers,
     "training": training,
     "translations": translations,
+    "published_schedule": published_schedule,
 }
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dataset import Mnist
+from dataset import Mnist, pixels
 from distillation import soft_targets
 from distillation_no_three import errors_at, found_shifts
 from evaluate import logits_of
@@ -139,6 +139,15 @@ def dark_knowledge(plt: Any, mnist: Mnist) -> Any:
         axes.set_title(f"T = {temperature}")
     panels[-1, 2].set_xlabel("class (probabilities on logarithmic scales)")
     return figure
+
+
+def shares_on(net: RectifierNet, images: Tensor) -> list[Tensor]:
+    """Of each hidden layer, the share of the images that turn each unit on, the highest first."""
+    shares, values = [], pixels(images)
+    for layer in (net.hidden1, net.hidden2):
+        values = layer(values).relu()
+        shares.append((values > 0).float().mean(0).sort(descending=True).values)
+    return shares
 
 
 def mistakes(plt: Any, mnist: Mnist) -> Any:

@@ -7,10 +7,11 @@ import numpy as np
 from dataset import Mnist
 from results.beyond import TEACHERS
 from results.claims import measured_claims, never_saw_3, saw_7_and_8, student
+from results.figures_of_nets import shares_on
 from results.runs import by_temperature, translated
 from results.style import BLACK, BLUE, GREEN, ORANGE, PURPLE, RED, SKY, WIDTH, logarithmic
 from results.summary import deviation, pooled_intervals
-from support.checkpoints import MODELS
+from support.checkpoints import MODELS, load_model
 from support.paper import PAPER, PAPER_SHIFTS
 from support.records import record_of
 
@@ -71,9 +72,7 @@ def training(plt: Any, mnist: Mnist) -> Any:
         (panels[1], "distilled_model_wo3_800_20.pt", "without 3s 800, T = 20", BLACK, ":"),
     ]
     for axes, file, name, colour, line in nets:
-        history = [e for e in record_of(MODELS / file)["history"] if "errors" in e]
-        epochs, errors = zip(*((e["epoch"], e["errors"]) for e in history), strict=True)
-        axes.plot(epochs, errors, color=colour, ls=line, label=name)
+        axes.plot(*_errors_by_epoch(file), color=colour, ls=line, label=name)
     for axes in panels:
         logarithmic(axes, "y", 50, 60, 80, 100, 150, 200, 400, 1000)
         axes.set_ylim(50, 1200)
@@ -82,6 +81,36 @@ def training(plt: Any, mnist: Mnist) -> Any:
         axes.legend(fontsize=8)
     panels[0].set_ylabel("test errors (logarithmic)")
     return figure
+
+
+def published_schedule(plt: Any, mnist: Mnist) -> Any:
+    """The cumbersome net by PaperParams and by LocalParams: its training, and its hidden units."""
+    figure, (errors, units) = plt.subplots(1, 2, figsize=(WIDTH, 3.2))
+    for file, name, colour in [
+        ("cumbersome_model_1200_paper.pt", "PaperParams", RED),
+        ("cumbersome_model_1200.pt", "LocalParams", BLUE),
+    ]:
+        errors.plot(*_errors_by_epoch(file), color=colour, label=name)
+        shares = shares_on(load_model(MODELS / file), mnist.test.images)
+        for layer, (share, line) in enumerate(zip(shares, ("-", "--"), strict=True), start=1):
+            label = f"{name}, layer {layer}: {int((share == 0).sum())} never on"
+            units.plot(range(1, len(share) + 1), 100 * share, color=colour, ls=line, label=label)
+    errors.axhline(PAPER["C1"][0], color=ORANGE, label="the paper", zorder=0)
+    logarithmic(errors, "y", 50, 100, 200, 500, 1000, 2000, 5000, 10000)
+    errors.grid(axis="y", alpha=0.3)
+    errors.set_xlabel("epoch")
+    errors.set_ylabel("test errors (logarithmic)")
+    units.set_xlabel("hidden units, sorted")
+    units.set_ylabel("test images that turn it on, %")
+    for axes in (errors, units):
+        axes.legend(fontsize=8)
+    return figure
+
+
+def _errors_by_epoch(file: str) -> tuple[list[int], list[int]]:
+    """The epochs after which the errors of a checkpoint in models/ were counted, and these."""
+    counted = [e for e in record_of(MODELS / file)["history"] if "errors" in e]
+    return [e["epoch"] for e in counted], [e["errors"] for e in counted]
 
 
 def teachers(plt: Any, mnist: Mnist) -> Any:

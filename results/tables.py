@@ -26,6 +26,7 @@ MODELS_INTRODUCTION = """\
 
 Each is the net of seed 0 after its last epoch, not selected by result; of the cumbersome net of
 1,000 epochs, seeds 1 and 2 are here as well: the three are the ensemble of `results/README.md`.
+`cumbersome_model_1200_paper.pt` shows where the published schedule leads, and is no good teacher.
 Read one with `load_model` of `support/checkpoints.py` or with
 `torch.load(path, weights_only=True)`.
 `python evaluate.py --verify` counts their errors again. MIT licence.

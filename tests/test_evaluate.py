@@ -21,6 +21,7 @@ EXPECTED = {
     "cumbersome_model_1200_seed_1": ("CumbersomeNet", 1200, None, list(range(10))),
     "cumbersome_model_1200_seed_2": ("CumbersomeNet", 1200, None, list(range(10))),
     "cumbersome_model_1200_400": ("CumbersomeNet", 1200, None, list(range(10))),
+    "cumbersome_model_1200_paper": ("CumbersomeNet", 1200, None, list(range(10))),
     "small_model_800": ("SmallNet", 800, None, list(range(10))),
     "distilled_model_800_20": ("SmallNet", 800, 20.0, list(range(10))),
     "distilled_model_300_8": ("SmallNet", 300, 8.0, list(range(10))),
