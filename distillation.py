@@ -68,7 +68,8 @@ def distillation_loss(temperature: float | Tensor, hard_weight: float) -> Loss:
     makes up for soft-target gradients that scale as 1/T^2: the balance of the two and the learning
     rate keep their meaning at every T. The loss takes logits (B, 10) to (); those of a stack of S
     students, (S, B, 10), with T of shape (S, 1, 1), to (S,), from soft targets alone.
-    Raises UserError for a temperature that is not above 0 and an impossible weight.
+    Raises UserError for a temperature that is not above 0 and an impossible weight; the loss raises
+    it for images without logits of a teacher.
     """
     is_stack = isinstance(temperature, Tensor) and temperature.dim() == 3
     each = temperature if is_stack else torch.tensor(float(temperature), device="cpu")

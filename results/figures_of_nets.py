@@ -142,7 +142,10 @@ def dark_knowledge(plt: Any, mnist: Mnist) -> Any:
 
 
 def shares_on(net: RectifierNet, images: Tensor) -> list[Tensor]:
-    """Of each hidden layer, the share of the images that turn each unit on, the highest first."""
+    """Of each hidden layer, the share of the uint8 images (N, 28, 28) that turn each unit on.
+
+    float32 (units,) in [0, 1], the highest first.
+    """
     shares, values = [], pixels(images)
     for layer in (net.hidden1, net.hidden2):
         values = layer(values).relu()
