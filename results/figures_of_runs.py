@@ -11,7 +11,7 @@ from results.figures_of_nets import shares_on
 from results.runs import by_temperature, translated
 from results.style import BLACK, BLUE, GREEN, ORANGE, PURPLE, RED, SKY, WIDTH, logarithmic
 from results.summary import deviation, pooled_intervals
-from support.checkpoints import MODELS, load_model
+from support.checkpoints import MODELS, model_from
 from support.paper import PAPER, PAPER_SHIFTS
 from support.records import record_of
 
@@ -72,7 +72,7 @@ def training(plt: Any, mnist: Mnist) -> Any:
         (panels[1], "distilled_model_wo3_800_20.pt", "without 3s 800, T = 20", BLACK, ":"),
     ]
     for axes, file, name, colour, line in nets:
-        axes.plot(*_errors_by_epoch(file), color=colour, ls=line, label=name)
+        axes.plot(*_errors_by_epoch(record_of(MODELS / file)), color=colour, ls=line, label=name)
     for axes in panels:
         logarithmic(axes, "y", 50, 60, 80, 100, 150, 200, 400, 1000)
         axes.set_ylim(50, 1200)
@@ -90,8 +90,9 @@ def published_schedule(plt: Any, mnist: Mnist) -> Any:
         ("cumbersome_model_1200_paper.pt", "PaperParams", RED),
         ("cumbersome_model_1200.pt", "LocalParams", BLUE),
     ]:
-        errors.plot(*_errors_by_epoch(file), color=colour, label=name)
-        shares = shares_on(load_model(MODELS / file), mnist.test.images)
+        record = record_of(MODELS / file)
+        errors.plot(*_errors_by_epoch(record), color=colour, label=name)
+        shares = shares_on(model_from(record), mnist.test.images)
         for layer, (share, line) in enumerate(zip(shares, ("-", "--"), strict=True), start=1):
             label = f"{name}, layer {layer}: {int((share == 0).sum())} never on"
             units.plot(range(1, len(share) + 1), 100 * share, color=colour, ls=line, label=label)
@@ -107,9 +108,9 @@ def published_schedule(plt: Any, mnist: Mnist) -> Any:
     return figure
 
 
-def _errors_by_epoch(file: str) -> tuple[list[int], list[int]]:
-    """The epochs after which the errors of a checkpoint in models/ were counted, and these."""
-    counted = [e for e in record_of(MODELS / file)["history"] if "errors" in e]
+def _errors_by_epoch(record: dict[str, Any]) -> tuple[list[int], list[int]]:
+    """The epochs after which the errors of a training run were counted, and these."""
+    counted = [e for e in record["history"] if "errors" in e]
     return [e["epoch"] for e in counted], [e["errors"] for e in counted]
 
 
