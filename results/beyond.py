@@ -29,6 +29,8 @@ TEACHERS = {
     1000: "",
 }
 LONG_TEACHERS = {400: "cumbersome", 1000: "cumbersome_1000"}  # with seeds of their own
+OF_PAPER_PARAMS = "_teacher_paper"  # suffix of the students of the net by the published schedule
+RATES = ("10.0", "5.0", "3.0")  # at which the first epochs of that schedule were trained
 
 
 def biases() -> str:
@@ -72,12 +74,14 @@ def omitted_digits() -> str:
 
 def teachers() -> str:
     """The same students of cumbersome nets that were trained for other numbers of epochs."""
+    nets = [(f"{epochs:,}", errors_of(epochs), end) for epochs, end in TEACHERS.items()]
+    whole = spread(runs_in("cumbersome_paper_3000").numbers("errors"))
+    nets.append(("3,000, `PaperParams`", whole, OF_PAPER_PARAMS))
     rows = []
-    for epochs, teacher in TEACHERS.items():
-        students = spread(distilled(800, teacher).numbers("errors"))
-        missed_digits = [*(never_saw_3(units, teacher) for units in STUDENTS)]
-        missed_digits += [saw_7_and_8(300, teacher)]
-        rows.append([f"{epochs:,}", errors_of(epochs), students, *map(three_shifts, missed_digits)])
+    for epochs, errors, end in nets:
+        students = spread(distilled(800, end).numbers("errors"))
+        missed_digits = [*(never_saw_3(units, end) for units in STUDENTS), saw_7_and_8(300, end)]
+        rows.append([epochs, errors, students, *map(three_shifts, missed_digits)])
     up, down = (f"as learned / {shift:+} / best" for shift in (SHIFT_OF_3, SHIFT_OF_7_AND_8))
     header = ["epochs of the cumbersome net", "its errors (over seeds)"]
     header += [f"distilled, {student(800)}"]
@@ -130,19 +134,24 @@ def three_shifts(runs: Runs) -> str:
     """Mean errors as learned, at the paper's shift, and at the best one, with that shift."""
     columns = ("learned_errors", "paper_errors", "best_errors")
     means = (statistics.mean(runs.numbers(column)) for column in columns)
-    best_shift = statistics.mean(runs.numbers("best_shift"))
+    best_shift = round(statistics.mean(runs.numbers("best_shift")), 1) + 0.0  # no -0.0
     return f"{' / '.join(f'{mean:,.0f}' for mean in means)} at {best_shift:+.1f}"
 
 
 def paper_params() -> str:
-    """The cumbersome net by PaperParams, whole and compressed: the errors of each seed."""
+    """The cumbersome net by PaperParams, and at lower rates: the errors of each seed."""
+    nets = [
+        ("3,000", runs_in("cumbersome_paper_3000")),
+        ("300, compressed", runs_in("cumbersome_paper")),
+        *(("the first 12", runs_in("cumbersome_paper_12", learning_rate=r)) for r in RATES),
+    ]
     rows = []
-    for name in ("cumbersome_paper_3000", "cumbersome_paper"):
-        runs = runs_in(name)
-        epochs, errors, losses = (runs.numbers(c) for c in ("epochs", "errors", "loss"))
+    for epochs, runs in nets:
+        rate = f"{runs.numbers('learning_rate')[0]:g}"
+        errors, losses = (runs.numbers(column) for column in ("errors", "loss"))
         each = [", ".join(f"{e:,.0f}" for e in errors), ", ".join(f"{x:.2f}" for x in losses)]
-        rows.append([f"{epochs[0]:,.0f}", *each])
-    return table(["epochs", "errors of each seed", "loss in the last epoch"], rows)
+        rows.append([epochs, rate, *each])
+    return table(["epochs", "initial rate", "errors of each seed", "loss in the last epoch"], rows)
 
 
 def translations() -> str:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from dataset import Mnist
-from results.beyond import TEACHERS
+from results.beyond import OF_PAPER_PARAMS, TEACHERS
 from results.claims import measured_claims, never_saw_3, saw_7_and_8, student
 from results.figures_of_nets import shares_on
 from results.runs import by_temperature, translated
@@ -123,12 +123,13 @@ def teachers(plt: Any, mnist: Mnist) -> Any:
         (1, saw_7_and_8, 300, RED, "--s"),
     ]
     for column, runs_of, units, colour, line in students:
-        found = [runs_of(units, end) for end in TEACHERS.values()]
+        found = [runs_of(units, end) for end in (*TEACHERS.values(), OF_PAPER_PARAMS)]
         for axes, name in zip(panels[:, column], ("learned_errors", "best_shift"), strict=True):
             each = [runs.numbers(name) for runs in found]
-            bar = {"yerr": [*map(deviation, each)], "capsize": 3, "color": colour, "ms": 4}
-            means = [np.mean(values) for values in each]
-            axes.errorbar(list(TEACHERS), means, fmt=line, label=student(units), **bar)
+            (*means, of_paper), (*bars, bar) = map(np.mean, each), map(deviation, each)
+            look = {"capsize": 3, "color": colour, "ms": 4}
+            axes.errorbar([*TEACHERS], means, bars, fmt=line, label=student(units), **look)
+            axes.errorbar(3000, of_paper, bar, fmt=line[-1], mfc="white", **look)
     for column, (paper, claim, _) in enumerate(PAPER_SHIFTS.values()):
         for axes, value in zip(panels[:, column], (PAPER[claim][0], paper), strict=True):
             axes.axhline(value, color=ORANGE, lw=2, label="the paper", zorder=0)
@@ -138,7 +139,7 @@ def teachers(plt: Any, mnist: Mnist) -> Any:
         axes.legend(fontsize=8)
     panels[0, 1].yaxis.set_major_formatter("{x:,.0f}")
     for axes in panels[1]:
-        logarithmic(axes, "x", *TEACHERS)
+        logarithmic(axes, "x", *TEACHERS, 3000)
         axes.set_xlabel("epochs of the cumbersome net (logarithmic)")
     panels[0, 0].set_ylabel("test errors as learned")
     panels[1, 0].set_ylabel("best shift of the bias")
