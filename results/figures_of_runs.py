@@ -88,13 +88,13 @@ def published_schedule(plt: Any, mnist: Mnist) -> Any:
     figure, (errors, units) = plt.subplots(1, 2, figsize=(WIDTH, 3.2))
     for file, name, colour in [
         ("cumbersome_model_1200_paper.pt", "PaperParams", RED),
-        ("cumbersome_model_1200.pt", "LocalParams", BLUE),
+        ("cumbersome_model_1200.pt", "LocalParams, 1,000 epochs", BLUE),
     ]:
         record = record_of(MODELS / file)
         errors.plot(*_errors_by_epoch(record), color=colour, label=name)
         shares = shares_on(model_from(record), mnist.test.images)
         for layer, (share, line) in enumerate(zip(shares, ("-", "--"), strict=True), start=1):
-            label = f"{name}, layer {layer}: {int((share == 0).sum())} never on"
+            label = f"{name}, layer {layer}: {int((share == 0).sum()):,} never on"
             units.plot(range(1, len(share) + 1), 100 * share, color=colour, ls=line, label=label)
     errors.axhline(PAPER["C1"][0], color=ORANGE, label="the paper", zorder=0)
     logarithmic(errors, "y", 50, 100, 200, 500, 1000, 2000, 5000, 10000)
@@ -104,6 +104,7 @@ def published_schedule(plt: Any, mnist: Mnist) -> Any:
     units.set_xlabel("hidden units, sorted")
     units.set_ylabel("test images that turn it on, %")
     for axes in (errors, units):
+        axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.legend(fontsize=8)
     return figure
 
@@ -129,7 +130,7 @@ def teachers(plt: Any, mnist: Mnist) -> Any:
             (*means, of_paper), (*bars, bar) = map(np.mean, each), map(deviation, each)
             look = {"capsize": 3, "color": colour, "ms": 4}
             axes.errorbar([*TEACHERS], means, bars, fmt=line, label=student(units), **look)
-            axes.errorbar(3000, of_paper, bar, fmt=line[-1], mfc="white", **look)
+            axes.errorbar(3000, of_paper, bar, fmt=line[-1], mfc="none", **look)
     for column, (paper, claim, _) in enumerate(PAPER_SHIFTS.values()):
         for axes, value in zip(panels[:, column], (PAPER[claim][0], paper), strict=True):
             axes.axhline(value, color=ORANGE, lw=2, label="the paper", zorder=0)
