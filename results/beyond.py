@@ -142,7 +142,7 @@ def paper_params() -> str:
     """The cumbersome net by PaperParams, and at lower rates: the errors of each seed."""
     nets = [
         ("3,000", runs_in("cumbersome_paper_3000")),
-        ("300, compressed", runs_in("cumbersome_paper")),
+        *(("300, compressed", runs_in(f"cumbersome_paper{r}")) for r in ("", "_rate_5", "_rate_3")),
         *(("the first 12", runs_in("cumbersome_paper_12", learning_rate=r)) for r in RATES),
     ]
     rows = []
