@@ -73,7 +73,7 @@ def omitted_digits() -> str:
 
 
 def teachers() -> str:
-    """The same students of cumbersome nets that were trained for other numbers of epochs."""
+    """The same students of cumbersome nets of other numbers of epochs, and of PaperParams."""
     nets = [(f"{epochs:,}", errors_of(epochs), end) for epochs, end in TEACHERS.items()]
     whole = spread(runs_in("cumbersome_paper_3000").numbers("errors"))
     nets.append(("3,000, `PaperParams`", whole, OF_PAPER_PARAMS))
