@@ -84,7 +84,7 @@ class PaperParams:
         schedule_epochs = 3000  # [DO]: the schedules are given in these epochs
         batch_size = 100  # [DO]
         optimizer = "sgd"  # [DO]
-        learning_rate = 10.0  # [DO], times (1 - momentum), for logistic units; 3 made fewer errors
+        learning_rate = 10.0  # [DO], times (1 - momentum), for logistic units; 3 does better
         rate_schedule = "exponential"  # [DO]
         rate_decay = 0.998  # [DO]
         momentum_start = 0.5  # [DO]

@@ -31,9 +31,12 @@ Read one with `load_model` of `support/checkpoints.py` or with
 `torch.load(path, weights_only=True)`.
 `python evaluate.py --verify` counts their errors again. MIT licence.
 
-To train one again, give its command another file for `--results`: runs that have a line in the
-present one are skipped. To train `cumbersome_model_1200_400.pt` again, give its command another
-`--output` as well: the file had the name that the default teacher has now.
+To train one again, run its command, with another file for `--results` if it names one: runs that
+have a line in the present file are skipped. For `cumbersome_model_1200_400.pt`, give another
+`--output`: the file had the name that the default teacher has now.
+
+The schedules of a net span `schedule_epochs` and are scaled to `epochs`: of 1,000 epochs instead of
+400, `momentum_epochs` of 66 are 165.
 
 `python -m results.tables` writes this page from what the files record.
 """

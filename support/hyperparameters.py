@@ -74,7 +74,7 @@ HYPERPARAMETERS = {
     for name, allowed, text in (
         ("hidden_units", Allowed(int, 1, MAX_UNITS), "units in each of the two hidden layers"),
         ("epochs", COUNT, "passes over the training set"),
-        ("schedule_epochs", COUNT, "epochs that the schedules are for; scaled to --epochs"),
+        ("schedule_epochs", COUNT, "epochs that the schedules span; they are scaled to --epochs"),
         ("batch_size", COUNT, "images in a minibatch; the gradient is their average"),
         ("optimizer", OPTIMIZER, "sgd is the momentum method of [DO]"),
         ("learning_rate", POSITIVE, "initial rate; sgd multiplies it by (1 - momentum)"),

@@ -101,7 +101,7 @@ class RunFiles:
                 if os.path.lexists(old):
                     os.rename(old, new)
             tqdm.write(
-                f"{path} holds something else than this run: it was renamed to {free.checkpoint}."
+                f"{path} holds something else than this run, and was renamed to {free.checkpoint}."
             )
 
     def save(self, model: RectifierNet, settings: dict[str, Any], record: dict[str, Any]) -> None:
