@@ -55,7 +55,7 @@ def history_lines(history: list[dict[str, Any]]) -> bytes:
 RECORD = {  # of a training run: each part and its kind
     "command": str,
     "data_set": {"name": str, "training_cases": int, "digits": [int]},
-    "history": [{"epoch": int, "loss": float}],
+    "history": [{"epoch": int, "loss": float, "errors": (int, type(None))}],
     "parameters": {"epochs": int},
     "result": {"errors": int, "cases": int, "errors_per_digit": [int]},
     "seed": int,

@@ -118,6 +118,8 @@ def _is_history(history: Any) -> bool:
         and {"epoch", "loss", "rate"} <= entry.keys() <= {"epoch", "loss", "rate", "errors"}
         and isinstance(entry["epoch"], int)
         and entry["epoch"] == place
+        and isinstance(entry["loss"], float)
+        and isinstance(entry.get("errors", 0), int)
         for place, entry in enumerate(history, start=1)
     )
 

@@ -118,6 +118,7 @@ def test_a_checkpoint_of_another_run_gets_the_first_number_that_is_quite_free(tm
         ("result", {"errors": "few", "cases": 3, "errors_per_digit": [0]}),
         ("history", None),
         ("history", [{"epoch": 1}]),
+        ("history", [{"epoch": 1, "loss": 1.0, "errors": "few"}]),
         ("versions", 3),
     ],
 )

@@ -247,6 +247,8 @@ def test_a_damaged_resume_point_is_refused_and_kept(stops, stopped, tmp_path):
         [{"epoch": 2, "loss": 1.0, "rate": 1.0}],
         [{"epoch": 1, "loss": 1.0}],
         [{"epoch": 1, "loss": 1.0, "rate": 1.0, "more": 2}],
+        [{"epoch": 1, "loss": "low", "rate": 1.0}],
+        [{"epoch": 1, "loss": 1.0, "rate": 1.0, "errors": "few"}],
         [{"epoch": True, "loss": 1.0, "rate": 1.0}, {"epoch": 1, "loss": 1.0, "rate": 1.0}],
     ],
 )
