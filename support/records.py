@@ -52,10 +52,20 @@ def history_lines(history: list[dict[str, Any]]) -> bytes:
     return text.getvalue().encode()
 
 
+def is_epoch(entry: Any) -> bool:
+    """Whether it is what a history has of an epoch; errors only where they were counted."""
+    return (
+        isinstance(entry, dict)
+        and isinstance(entry.get("epoch"), int)
+        and isinstance(entry.get("loss"), float)
+        and isinstance(entry.get("errors", 0), int)
+    )
+
+
 RECORD = {  # of a training run: each part and its kind
     "command": str,
     "data_set": {"name": str, "training_cases": int, "digits": [int]},
-    "history": [{"epoch": int, "loss": float, "errors": (int, type(None))}],
+    "history": [is_epoch],
     "parameters": {"epochs": int},
     "result": {"errors": int, "cases": int, "errors_per_digit": [int]},
     "seed": int,
@@ -74,14 +84,14 @@ def record_of(path: Path) -> dict[str, Any]:
 
 
 def _is_of(value: Any, kind: Any) -> bool:
-    """Whether a value is of a kind: a class, dict of kinds, one of several, or list of some."""
+    """Whether it is of a kind: a class or check, dict of kinds, one of several, list of some."""
     if isinstance(kind, dict):
         return isinstance(value, dict) and all(_is_of(value.get(n), k) for n, k in kind.items())
     if isinstance(kind, tuple):
         return any(_is_of(value, each) for each in kind)
     if isinstance(kind, list):
         return isinstance(value, list) and value != [] and all(_is_of(v, *kind) for v in value)
-    return isinstance(value, kind)
+    return isinstance(value, kind) if isinstance(kind, type) else kind(value)
 
 
 RESULT_COLUMNS = (

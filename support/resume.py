@@ -10,6 +10,7 @@ from torch import nn
 
 from support.archives import is_plain, read_dict, write_dict
 from support.errors import UserError
+from support.records import is_epoch
 from support.runs import Run
 from support.seeds import random_states, set_random_states
 
@@ -114,12 +115,9 @@ class ResumePoint:
 def _is_history(history: Any) -> bool:
     """Whether it is a list with a dict for each epoch in turn, as `train` makes them."""
     return isinstance(history, list) and all(
-        isinstance(entry, dict)
+        is_epoch(entry)
         and {"epoch", "loss", "rate"} <= entry.keys() <= {"epoch", "loss", "rate", "errors"}
-        and isinstance(entry["epoch"], int)
         and entry["epoch"] == place
-        and isinstance(entry["loss"], float)
-        and isinstance(entry.get("errors", 0), int)
         for place, entry in enumerate(history, start=1)
     )
 
