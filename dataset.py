@@ -16,14 +16,14 @@ from torch import Tensor
 
 from support.errors import UserError
 from support.files import sha256
+from support.hyperparameters import COUNT, PIXELS
 from support.mnist_files import SHA256, FilesMissing, read_mnist
-from support.seeds import as_seeds, whole_number
+from support.seeds import as_seeds
 
 HERE = Path(__file__).parent
 SAMPLE = HERE / "data" / "sample-5000.npz"
 SAMPLE_SHA256 = "ec56671eedea578fe38198d455616f721540adb79079f21462763a80602814a0"
 CHUNK = 50  # minibatches gathered at once
-VALIDATION = " validation"  # end of the name of data of which a part is held out
 
 
 @dataclass(frozen=True)
@@ -53,16 +53,17 @@ class Digits:
 
 
 class Mnist(NamedTuple):
-    """A training set, the set on which errors are counted, and their name in checkpoints."""
+    """A training set and the set on which errors are counted."""
 
     training: Digits
     test: Digits
-    name: str  # "MNIST" or "sample", or that + " validation"
+    source: str  # "MNIST" or "sample"
+    held_out: bool = False  # whether `test` are training images that are held out to choose by
 
     @property
-    def held_out(self) -> bool:
-        """Whether the errors are counted on held-out training images."""
-        return self.name.endswith(VALIDATION)
+    def name(self) -> str:
+        """As checkpoints and results record it."""
+        return f"{self.source} validation" if self.held_out else self.source
 
 
 def as_digits(images: Tensor, labels: Tensor) -> Digits:
@@ -113,7 +114,7 @@ def load_mnist(data_dir: str | Path | None = None, source: str = "auto") -> Mnis
         return _load_sample()
     train_images, train_labels, test_images, test_labels = map(files.get, SHA256)
     training, test = _digits(train_images, train_labels), _digits(test_images, test_labels)
-    return Mnist(training, test, name="MNIST")
+    return Mnist(training, test, source="MNIST")
 
 
 def _digits(images: bytes, labels: bytes) -> Digits:
@@ -131,7 +132,7 @@ def _load_sample() -> Mnist:
     with np.load(SAMPLE, allow_pickle=False) as arrays:
         images, labels = (torch.from_numpy(arrays[name]) for name in ("images", "labels"))
     digits = as_digits(images, labels)
-    return Mnist(digits[:4000], digits[4000:], name="sample")
+    return Mnist(digits[:4000], digits[4000:], source="sample")
 
 
 def hold_out(mnist: Mnist) -> Mnist:
@@ -143,7 +144,7 @@ def hold_out(mnist: Mnist) -> Mnist:
     if cases == 0:
         raise UserError(f"a training set of {len(mnist.training)} images is too small to split")
     training, held_out = mnist.training[:-cases], mnist.training[-cases:]
-    return Mnist(training, held_out, mnist.name + VALIDATION)
+    return Mnist(training, held_out, mnist.source, held_out=True)
 
 
 def filter_by_class(
@@ -241,8 +242,8 @@ def get_dataloader(
 
     Several seeds give batches with a leading axis, one order for each. Raises UserError.
     """
-    batch_size = whole_number("batch_size", batch_size, least=1)
-    jitter = whole_number("jitter", jitter, least=0)
+    batch_size = COUNT.check(batch_size, "batch_size: ")
+    jitter = PIXELS.check(jitter, "jitter: ")
     if batch_size > len(digits):
         raise UserError(f"a batch of {batch_size} is larger than the data set ({len(digits)})")
     seeds, stacked = as_seeds(seed)

@@ -8,8 +8,6 @@ The last line, after two minutes on two processor cores:
 784-1200-1200-10, at a temperature of 20, on training images that were not translated.
 """
 
-import support.interrupts  # noqa: F401
-
 import argparse
 import itertools
 from collections.abc import Sequence
@@ -24,23 +22,26 @@ from tqdm import tqdm
 from dataset import Digits, Mnist
 from evaluate import Model, logits_of, mean_logits, measure, nets_of
 from layers import SmallNet, StackedNet, init_weights
-from support.command_line import Parser, chosen_params, distillation_flags
+from support.command_line import (
+    Parser,
+    hyperparameter_flags,
+    training_flags,
+    user_path,
+)
 from support.errors import UserError
 from support.hyperparameters import checked_params
-from support.nets import check_digits
-from support.records import RESULT_COLUMNS, columns_of, result_columns, versions
-from support.runs import Run, plan
+from support.machine import set_up
+from support.records import columns_of, provenance, setting
+from support.runs import Run, belongs_to, plan
 from support.script import run_script
 from support.seeds import as_seeds
-from support.setup import set_up
-from support.stacks import NOT_STACKED, group_small
-from support.sweep import Job, sweep
+from support.sweep import NOT_STACKED, Results
 from support.teacher import (
+    TEACHER,
+    check_digits,
     check_logits,
-    distillation_setting,
+    errors_of_teacher,
     load_teacher,
-    report_teacher,
-    temperature_of_mean,
     warn_of_teacher,
 )
 from train import Loss, hard_loss, run, train
@@ -59,41 +60,58 @@ def soft_targets(logits: Tensor, temperature: float | Tensor) -> Tensor:
     return F.softmax(logits / temperature, dim=-1)
 
 
-def distillation_loss(temperature: float | Tensor, hard_weight: float) -> Loss:
+def distillation_loss(temperature: float, hard_weight: float) -> Loss:
     """The loss of [KD] s.2: (1 - hard_weight) * T^2 * soft + hard_weight * hard.
 
     soft is the cross entropy with the soft targets, both at T, less the entropy of the targets, a
     constant, so that it can fall to 0. hard is the cross entropy with the correct labels at
     T = 1. Both are averaged over the images of the minibatch, and over nothing else. The factor T^2
     makes up for soft-target gradients that scale as 1/T^2: the balance of the two and the learning
-    rate keep their meaning at every T. The loss takes logits (B, 10) to (); those of a stack of S
-    students, (S, B, 10), with T of shape (S, 1, 1), to (S,), from soft targets alone.
+    rate keep their meaning at every T. The loss takes logits (B, 10) to ().
     Raises UserError for a temperature that is not above 0 and an impossible weight; the loss raises
     it for images without logits of a teacher.
     """
-    is_stack = isinstance(temperature, Tensor) and temperature.dim() == 3
-    each = temperature if is_stack else torch.tensor(float(temperature), device="cpu")
-    if not 0 <= hard_weight <= (0 if is_stack else 1) or not (each > 0).all():
+    if not (temperature > 0 and 0 <= hard_weight <= 1):
         raise UserError(f"no loss for temperature {temperature}, hard_weight {hard_weight}")
-    scale = each.square().flatten().squeeze()
 
     def loss(logits: Tensor, batch: Digits) -> Tensor:
-        teacher_logits, classes = batch.teacher_logits, -1
-        if teacher_logits is None:
-            raise UserError("these images have no logits of a teacher: take them `with_logits`")
-        if logits.dim() == 3:  # (G, B, 10): the same for all students of a group
-            teacher_logits = teacher_logits.repeat_interleave(len(logits) // len(teacher_logits), 0)
-            # As they lie in memory: with a last dimension of 10 softmax takes ten times as long.
-            teacher_logits, logits, classes = teacher_logits.mT.contiguous(), logits.mT, -2
-        targets = F.log_softmax(teacher_logits / temperature, dim=classes)
-        outputs = F.log_softmax(logits / temperature, dim=classes)
+        targets = F.log_softmax(logits_of_teacher(batch) / temperature, dim=-1)
+        outputs = F.log_softmax(logits / temperature, dim=-1)
         divergence = F.kl_div(outputs, targets, reduction="none", log_target=True)
-        soft = divergence.sum(classes).mean(-1)
-        if hard_weight == 0:
-            return soft * scale
-        return (1 - hard_weight) * soft * scale + hard_weight * hard_loss(logits, batch)
+        soft = divergence.sum(-1).mean()
+        hard = hard_loss(logits, batch) if hard_weight else 0.0
+        return (1 - hard_weight) * soft * temperature**2 + hard_weight * hard
 
     return loss
+
+
+def stacked_loss(temperatures: Tensor) -> Loss:
+    """`distillation_loss` of each student of a stack, S temperatures (S,), without labels.
+
+    The loss takes logits (S, B, 10) to (S,). Minibatches have a leading axis of G groups of
+    students, which see the same images. Raises UserError for temperatures that are not above 0.
+    """
+    if not (temperatures > 0).all():
+        raise UserError(f"no loss for temperatures {temperatures.tolist()}")
+    each = temperatures[:, None, None]
+
+    def loss(logits: Tensor, batch: Digits) -> Tensor:
+        teacher_logits = logits_of_teacher(batch)  # (G, B, 10)
+        teacher_logits = teacher_logits.repeat_interleave(len(logits) // len(teacher_logits), 0)
+        # As they lie in memory: with a last dimension of 10 softmax takes ten times as long.
+        targets = F.log_softmax(teacher_logits.mT.contiguous() / each, dim=-2)
+        outputs = F.log_softmax(logits.mT / each, dim=-2)
+        divergence = F.kl_div(outputs, targets, reduction="none", log_target=True)
+        return divergence.sum(-2).mean(-1) * temperatures.square()
+
+    return loss
+
+
+def logits_of_teacher(batch: Digits) -> Tensor:
+    """float32 (..., B, 10). Raises UserError if the images have none."""
+    if batch.teacher_logits is None:
+        raise UserError("these images have no logits of a teacher: take them `with_logits`")
+    return batch.teacher_logits
 
 
 def distill(
@@ -135,18 +153,6 @@ def with_logits(transfer_set: Digits, teacher: Model, arithmetic_at: float | Non
     for each in (*logits, mean):
         check_logits(each)
     return replace(transfer_set, teacher_logits=mean)
-
-
-def load_transfer_set(
-    args: argparse.Namespace, runs: Sequence[Run], mnist: Mnist, digits: Digits
-) -> tuple[Digits, dict[str, Any]]:
-    """The digits that the student sees, with logits; and what is recorded of their teacher."""
-    arithmetic_at = temperature_of_mean(args, runs)
-    nets, teacher = load_teacher(args, runs, mnist)
-    nets = [net.to(digits.labels.device) for net in nets]
-    transfer_set = with_logits(digits, nets, arithmetic_at)
-    report_teacher(args, transfer_set)
-    return transfer_set, teacher
 
 
 def distill_together(
@@ -192,36 +198,62 @@ def train_together(
         students[temperature, seed] = student
     device = transfer_set.labels.device
     stack = StackedNet(list(students.values()), orders=len(seeds)).to(device)
-    each = torch.tensor([t for t, _ in students], device=device)[:, None, None]
-    train(stack, transfer_set, params, loss=distillation_loss(each, 0), seed=seeds, **options)
+    loss = stacked_loss(torch.tensor([t for t, _ in students], device=device))
+    train(stack, transfer_set, params, loss=loss, seed=seeds, **options)
     stack.unstack(list(students.values()))
     return students
 
 
-def run_distillation(
-    planned: Run, mnist: Mnist, transfer_set: Digits, teacher: dict[str, Any]
-) -> dict[str, Any]:
-    """Distil on a transfer set `with_logits`, save the student; returns its checkpoint."""
-    params = planned.params
-    student = SmallNet(params.hidden_units, params.dropout_visible, params.dropout_hidden)
-    loss = distillation_loss(params.temperature, params.hard_weight)
-    student = student.to(transfer_set.labels.device)
-    return run(planned, student, mnist, transfer_set, loss, teacher)
+def with_teacher(
+    args: argparse.Namespace, runs: Sequence[Run], mnist: Mnist
+) -> tuple[Mnist, dict[str, Any]]:
+    """The data with the teacher's logits of the training images; what is recorded of the teacher.
+
+    Raises UserError if one of the `runs` would replace it, for an arithmetic mean of a single net,
+    and for one at several temperatures, as the logits are computed once for all runs.
+    """
+    paths, temperatures = args.teacher or [TEACHER], {run.params.temperature for run in runs}
+    for path in paths:
+        if belongs_to(path, runs):
+            raise UserError(
+                f"the student would replace its teacher {path}: choose another --output, or copy it"
+            )
+    if args.arithmetic_mean and len(paths) < 2:
+        raise UserError("--arithmetic-mean needs several nets: name them all after --teacher")
+    if args.arithmetic_mean and len(temperatures) > 1:
+        raise UserError("--arithmetic-mean needs a single --temperature, at which it is taken")
+    nets, teacher = load_teacher(paths, mnist, args.quiet)
+    if len(nets) > 1:
+        teacher["mean"] = "arithmetic" if args.arithmetic_mean else "geometric"
+    nets = [net.to(mnist.training.labels.device) for net in nets]
+    arithmetic_at = temperatures.pop() if args.arithmetic_mean else None
+    transfer_set = with_logits(mnist.training, nets, arithmetic_at)
+    if not args.quiet:
+        print(errors_of_teacher(transfer_set)[0])
+    return mnist._replace(training=transfer_set), teacher
 
 
-def run_together(job: Job, mnist: Mnist, transfer_set: Digits) -> list[dict[str, Any]]:
-    """Distil the students of a job of `group_small`; their results, by column. None is saved."""
-    temperatures = list(dict.fromkeys(one.params.temperature for one in job))
-    seeds = list(dict.fromkeys(one.seed for one in job))
-    params, precision = job[0].params, job[0].precision
-    students = train_together(temperatures, seeds, transfer_set, params, precision=precision)
-    results = []
-    for params, seed, *_ in job:
-        result = measure(students[params.temperature, seed], mnist.test.to("cpu"))
-        of = f"{params.hidden_units} units, T = {params.temperature:g}, seed {seed}"
-        tqdm.write(f"{of}: {result['errors']} errors on {result['cases']:,} images, not saved")
-        results.append(result_columns(result, [], versions(transfer_set.labels.device)))
-    return results
+def columns_of_stacked(student: SmallNet, planned: Run, mnist: Mnist) -> dict[str, Any]:
+    """Print the errors of one student of a stack, which is not saved; its columns of results."""
+    result, params = measure(student, mnist.test.to("cpu")), planned.params
+    of = f"{params.hidden_units} units, T = {params.temperature:g}, seed {planned.seed}"
+    tqdm.write(f"{of}: {result['errors']} errors on {result['cases']:,} images, not saved")
+    made = provenance(mnist.training.labels.device)
+    return columns_of({"result": result, "history": [], **made})
+
+
+def distillation_flags(parser: Parser, **defaults: Any) -> None:
+    """Add the flags of a distillation; `defaults` are those in which a script differs."""
+    teacher = f"checkpoint to distil; several are an ensemble [models/{TEACHER.name}]"
+    add = parser.add_argument
+    # No default: `extend` would add to it. `with_teacher` takes TEACHER for no path.
+    options = {"type": user_path, "nargs": "+", "action": "extend", "default": []}
+    add("--teacher", metavar="PATH", help=teacher, **options)
+    mean = "average the distributions of an ensemble at T [its logits, for the geometric mean]"
+    add("--arithmetic-mean", action="store_true", help=mean)
+    training_flags(parser)
+    note = f"except {', '.join(defaults)}, which have their own here" if defaults else ""
+    hyperparameter_flags(parser, "Distilled", note, **defaults)
 
 
 def main() -> None:
@@ -229,18 +261,30 @@ def main() -> None:
     distillation_flags(parser)
     args = parser.parse_args()
     name = "distilled_model_{hidden_units}_{temperature:g}"
-    runs = plan(args, chosen_params(args, "Distilled"), name)
-    mnist, _ = set_up(args)
-    transfer_set, teacher = load_transfer_set(args, runs, mnist, mnist.training)
-
-    def work(job: Job) -> list[dict[str, Any]]:
-        if len(job) > 1:
-            return run_together(job, mnist, transfer_set)
-        return [columns_of(run_distillation(job[0], mnist, transfer_set, teacher))]
-
-    setting = distillation_setting(args, mnist, teacher)
-    grouped = {} if args.log is not None else {"group": group_small}  # a stack has no events
-    sweep(args, runs, setting, RESULT_COLUMNS, work, **grouped)
+    runs = plan(args, "Distilled", name)
+    mnist, device = set_up(args)
+    mnist, teacher = with_teacher(args, runs, mnist)
+    shared = ["data", "precision", "teacher"]
+    with Results(args, runs, setting(args, SmallNet, mnist, teacher), shared) as results:
+        for stack in results.stacks():  # of small students, which are trained together
+            with results.rows(stack) as rows:
+                alike, precision = stack[0].params, args.precision
+                temperatures = [*dict.fromkeys(one.params.temperature for one in stack)]
+                seeds = [*dict.fromkeys(one.seed for one in stack)]
+                students = train_together(
+                    temperatures, seeds, mnist.training, alike, precision=precision
+                )
+                for row, one in zip(rows, stack, strict=True):
+                    student = students[one.params.temperature, one.seed]
+                    row |= columns_of_stacked(student, one, mnist)
+        for planned in results.todo():
+            with results.row(planned) as row:
+                params = planned.params
+                student = SmallNet(
+                    params.hidden_units, params.dropout_visible, params.dropout_hidden
+                )
+                loss = distillation_loss(params.temperature, params.hard_weight)
+                row |= columns_of(run(planned, student.to(device), mnist, loss))
 
 
 if __name__ == "__main__":

@@ -13,8 +13,6 @@ that it has never seen". Most of its errors on 3s disappear when the bias of tha
 `--keep 7 8` leaves out everything but 7s and 8s.
 """
 
-import support.interrupts  # noqa: F401
-
 import argparse
 from typing import Any, NamedTuple
 
@@ -23,20 +21,20 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dataset import Mnist, filter_by_class
-from distillation import load_transfer_set, run_distillation
+from distillation import distillation_flags, distillation_loss, with_teacher
 from evaluate import logits_of
-from layers import RectifierNet
+from layers import RectifierNet, SmallNet
 from support.checkpoints import model_from
-from support.command_line import Parser, chosen_params, distillation_flags, flag_type
+from support.command_line import Parser
 from support.errors import UserError
 from support.hyperparameters import Allowed
+from support.machine import set_up
 from support.paper import PAPER, PAPER_SHIFTS, in_brackets
-from support.records import RESULT_COLUMNS, columns_of
+from support.records import RESULT_COLUMNS, columns_of, setting
 from support.runs import plan
 from support.script import run_script
-from support.setup import set_up
-from support.sweep import Job, sweep
-from support.teacher import distillation_setting
+from support.sweep import Results
+from train import run
 
 # [KD] states none of these. A small net at a low temperature still has room to be wrong. What it
 # knows of a digit that it never saw shows late, when it matches the soft targets closely.
@@ -184,12 +182,12 @@ def chosen_digits(args: argparse.Namespace) -> tuple[str, list[int]]:
 
 def parse_arguments() -> argparse.Namespace:
     parser = Parser(EXAMPLES, description=__doc__)
-    some = {"type": flag_type(DIGIT), "nargs": "+", "metavar": "DIGIT"}
+    some = {"type": DIGIT.check, "nargs": "+", "metavar": "DIGIT"}
     parser.add_argument("--omit", **some, help="digits left out [3]")
     parser.add_argument("--keep", **some, help="digits left in, all others out")
     parser.add_argument(
         "--bias-shift",
-        type=flag_type(SHIFT),
+        type=SHIFT.check,
         metavar="X",
         help="also count errors with the bias shifted by X",
     )
@@ -202,19 +200,24 @@ def main() -> None:
     which, digits = chosen_digits(args)
     mark = {"omit": "wo", "keep": "only"}[which] + "".join(map(str, digits))
     name = f"distilled_model_{mark}_{{hidden_units}}_{{temperature:g}}"
-    runs = plan(args, chosen_params(args, "Distilled"), name)
-    mnist, _ = set_up(args)
-    seen = filter_by_class(mnist.training, **{which: digits})
-    transfer_set, teacher = load_transfer_set(args, runs, mnist, seen)
-    rows = shift_rows(args.bias_shift, mnist, which, digits)
-
-    def work(job: Job) -> list[dict[str, Any]]:
-        checkpoint = run_distillation(job[0], mnist, transfer_set, teacher)
-        shifts = report_shifts(model_from(checkpoint), mnist, digits, rows)
-        return [columns_of(checkpoint) | shifts]
-
-    setting = distillation_setting(args, mnist, teacher) | {which: " ".join(map(str, digits))}
-    sweep(args, runs, setting, [*RESULT_COLUMNS, *COLUMNS, "biases"], work)
+    runs = plan(args, "Distilled", name)
+    mnist, device = set_up(args)
+    seen = mnist._replace(training=filter_by_class(mnist.training, **{which: digits}))
+    seen, teacher = with_teacher(args, runs, seen)
+    table = shift_rows(args.bias_shift, mnist, which, digits)
+    shared = ["data", "precision", "teacher", which]
+    columns = [*RESULT_COLUMNS, *COLUMNS, "biases"]
+    with Results(args, runs, setting(args, SmallNet, seen, teacher), shared, columns) as results:
+        for planned in results.todo():
+            with results.row(planned) as row:
+                params = planned.params
+                student = SmallNet(
+                    params.hidden_units, params.dropout_visible, params.dropout_hidden
+                )
+                loss = distillation_loss(params.temperature, params.hard_weight)
+                checkpoint = run(planned, student.to(device), seen, loss)
+                row |= columns_of(checkpoint)
+                row |= report_shifts(model_from(checkpoint), mnist, digits, table)
 
 
 if __name__ == "__main__":

@@ -10,15 +10,15 @@ those of all the nets together. The functions `logits_of`, `count_errors` and `m
 for any net, or list of nets, in Python.
 """
 
-import support.interrupts  # noqa: F401
-
 import argparse
 import itertools
 import json
+import os
 import re
 import reprlib
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,17 +28,24 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dataset import Digits, Mnist, load_mnist, pixels, translate
-from support.checkpoints import check_distinct, load_checkpoint, model_from, note_on_data, published
+from support.checkpoints import MODELS, load_checkpoint, model_from
 from support.command_line import Parser, data_flags, user_path
 from support.errors import UserError
 from support.files import read_file, sha256
-from support.hyperparameters import PIXELS, checked
-from support.nets import Ensemble, checked_logits, taking_pixels
+from support.hyperparameters import PIXELS
 from support.paper import paper_errors
-from support.reporting import data_in_words, print_table, print_translated
+from support.reporting import data_in_words
 from support.script import run_script
+from support.teacher import (
+    Ensemble,
+    check_distinct,
+    checked_logits,
+    note_on_data,
+    taking_pixels,
+)
 
 Model = nn.Module | Ensemble
+COLUMNS = "{:{}} {:30} {:>10} {:>5} {:>7} {:>6}  {}"
 
 
 EXAMPLES = """\
@@ -191,6 +198,36 @@ def print_verdicts(rows: list[dict[str, Any]]) -> bool:
     return not any(found.values())
 
 
+def print_table(rows: list[dict[str, Any]]) -> None:
+    """A line for each net."""
+    width = max(len(row["file"]) for row in rows)
+    names = ("architecture", "weights", "T", "errors", "paper", "on 0 to 9")
+    print(COLUMNS.format("file", width, *names))
+    for row in rows:
+        print(
+            COLUMNS.format(
+                row["file"],
+                width,
+                row["architecture"],
+                f"{row['parameters']:,}",
+                row["temperature"] or "",
+                row["errors"],
+                row["paper"] or "",
+                " ".join(f"{n:3}" for n in row["errors_per_digit"]),
+            )
+        )
+
+
+def print_translated(rows: list[dict[str, Any]], distances: Sequence[int]) -> None:
+    """A line for each net, of its errors on moved test images."""
+    print("Errors on test images moved by so many pixels, the mean of eight directions")
+    width = max(len(row["file"]) for row in rows)
+    print(f"{'file':{width}}" + "".join(f" {n:>9}" for n in distances))
+    for row in rows:
+        errors = (row["translated"][str(n)] for n in distances)
+        print(f"{row['file']:{width}}" + "".join(f" {e:9,.1f}" for e in errors))
+
+
 def parse_arguments() -> argparse.Namespace:
     parser = Parser(EXAMPLES, description=__doc__)
     parser.usage = "%(prog)s [option ...] [CHECKPOINT ...]"
@@ -211,7 +248,7 @@ def parse_arguments() -> argparse.Namespace:
     words, args.translate = args.translate, []
     for word in words:
         if re.fullmatch(r"[\d.+-]*", word):
-            args.translate.append(checked(word, PIXELS, "argument --translate"))
+            args.translate.append(PIXELS.check(word, "argument --translate: "))
         else:
             args.checkpoints.append(user_path(word))
     if args.ensemble and len(args.checkpoints) < 2:
@@ -219,6 +256,16 @@ def parse_arguments() -> argparse.Namespace:
     if words and not args.translate:
         raise UserError(f"argument --translate: {words[0]!r} is not {PIXELS.describe()}")
     return args
+
+
+def published() -> list[Path]:
+    """The checkpoints in models/. Raises UserError if there are none."""
+    paths = sorted(MODELS.glob("*.pt"))
+    if not paths:
+        raise UserError("there are no checkpoints in models/: name one, or train one with train.py")
+    with suppress(ValueError):  # on another drive of Windows there is no relative path
+        paths = [Path(os.path.relpath(path)) for path in paths]
+    return paths
 
 
 def main() -> None:
@@ -239,7 +286,7 @@ def main() -> None:
         sys.exit(0 if print_verdicts(rows) else 1)
     data = data_in_words(mnist.name)
     print(f"Errors on {len(mnist.test):,} test images of {data}, beside those of [KD] s.3")
-    if mnist.name == "sample":
+    if mnist.source == "sample":
         print("They are of MNIST's training images: a net trained on MNIST has seen them.")
     print_table(rows)
     if distances:

@@ -9,8 +9,7 @@ minibatches of [DO] app. A on images jittered by up to two pixels. `--model smal
 The function `train` is the one training loop of this project: distillation is another loss.
 """
 
-import support.interrupts  # noqa: F401
-
+import argparse
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from typing import Any
@@ -23,20 +22,18 @@ from dataset import Digits, Loader, Mnist, get_dataloader
 from evaluate import count_errors, logits_of, measure
 from layers import CumbersomeNet, RectifierNet, SmallNet, init_weights, scale_weights
 from support.checkpoints import load_checkpoint, unwrapped
-from support.command_line import Parser, chosen_params, hyperparameter_flags, training_flags
+from support.command_line import Parser, hyperparameter_flags, training_flags
 from support.errors import TrainingFailed, UserError
 from support.hyperparameters import checked_params
-from support.machine import autocast
-from support.nets import checked_device
-from support.outputs import RunFiles
-from support.records import RESULT_COLUMNS, columns_of, provenance
+from support.machine import autocast, set_up
+from support.records import columns_of, identity, provenance, setting
 from support.reporting import Progress, announce, report
 from support.resume import ResumePoint
-from support.runs import Run, plan
+from support.runs import Run, RunFiles, plan
 from support.script import run_script
 from support.seeds import seeded
-from support.setup import set_up
-from support.sweep import Job, sweep
+from support.sweep import Results
+from support.teacher import checked_device
 
 Loss = Callable[[Tensor, Digits], Tensor]  # of float32 logits and their minibatch
 
@@ -182,35 +179,24 @@ def _is_measured(epoch: int, epochs: int) -> bool:
     return epoch == epochs or epoch % -(-epochs // 50) == 0
 
 
-def run(
-    planned: Run,
-    model: RectifierNet,
-    mnist: Mnist,
-    training_set: Digits,
-    loss: Loss = hard_loss,
-    teacher: dict[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Train `model`, unless that is done already, and save it; returns the checkpoint.
-
-    `teacher` records which net the soft targets in `training_set` come from.
-    """
-    settings = planned.settings(model, mnist, training_set, teacher)
-    files = RunFiles(planned.output)
+def run(planned: Run, model: RectifierNet, mnist: Mnist, loss: Loss = hard_loss) -> dict[str, Any]:
+    """Train `model`, unless that is done already, and save it; returns the checkpoint."""
+    record, files = planned.record, RunFiles(planned.output)
     with files.locked():
-        if not files.are_finished(planned, settings):
-            resume_point = ResumePoint(files.resume_point, settings)
-            done = resume_point.continue_or_start(planned)
+        if not files.are_finished(planned):
+            resume_point = ResumePoint(files.resume_point, identity(record))
+            done = resume_point.continue_or_start(planned.existing)
             init_weights(model, planned.params.init_std, planned.seed)
-            options = {name: settings[name] for name in ("seed", "precision")}
+            options = {name: record[name] for name in ("seed", "precision")}
             options |= {"loss": loss, "test_set": mnist.test, "resume_point": resume_point}
             progress = Progress.of_run(planned, mnist.held_out, done)
             if not (planned.quiet or planned.several):
-                announce(model, settings, done)
+                announce(model, record, done)
             try:
-                history = train(model, training_set, planned.params, progress=progress, **options)
+                history = train(model, mnist.training, planned.params, progress=progress, **options)
                 result = measure(scale_weights(model), mnist.test.to("cpu"))
-                record = provenance(training_set.labels.device)
-                files.save(model, settings, record | {"result": result, "history": history})
+                made = provenance(mnist.test.labels.device) | {"result": result}
+                files.save(model, record | made | {"history": history})
             except TrainingFailed:
                 resume_point.remove()  # resuming would come to the same
                 raise
@@ -220,7 +206,7 @@ def run(
     return checkpoint
 
 
-def main() -> None:
+def parse_arguments() -> argparse.Namespace:
     parser = Parser(EXAMPLES, description=__doc__)
     nets = ("cumbersome", "small")
     parser.add_argument(
@@ -229,19 +215,21 @@ def main() -> None:
     training_flags(parser)
     note = "with --model small those of LocalParams.Small are the defaults"
     hyperparameter_flags(parser, "Cumbersome", note)
-    args = parser.parse_args()
-    choices = chosen_params(args, args.model.capitalize())
-    runs = plan(args, choices, args.model + "_model_{hidden_units}")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_arguments()
+    runs = plan(args, args.model.capitalize(), args.model + "_model_{hidden_units}")
     mnist, device = set_up(args)
-    cls = CumbersomeNet if args.model == "cumbersome" else SmallNet
-
-    def work(job: Job) -> list[dict[str, Any]]:
-        params = job[0].params
-        model = cls(params.hidden_units, params.dropout_visible, params.dropout_hidden).to(device)
-        return [columns_of(run(job[0], model, mnist, mnist.training))]
-
-    setting = {"data": mnist.name, "precision": args.precision, "model": args.model}
-    sweep(args, runs, setting, RESULT_COLUMNS, work)
+    net = CumbersomeNet if args.model == "cumbersome" else SmallNet
+    shared = ["data", "precision", "model"]
+    with Results(args, runs, setting(args, net, mnist), shared) as results:
+        for planned in results.todo():
+            with results.row(planned) as row:
+                params = planned.params
+                model = net(params.hidden_units, params.dropout_visible, params.dropout_hidden)
+                row |= columns_of(run(planned, model.to(device), mnist))
 
 
 if __name__ == "__main__":

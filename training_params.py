@@ -76,9 +76,9 @@ class LocalParams:
 
 
 class PaperParams:
-    """The published values; where the papers are silent, the value of `LocalParams`."""
+    """The published values; what the papers do not state is inherited from `LocalParams`."""
 
-    class Cumbersome:
+    class Cumbersome(LocalParams.Cumbersome):
         hidden_units = 1200  # [KD] s.3: two hidden layers of 1200 rectified linear units
         epochs = 3000  # [DO]
         schedule_epochs = 3000  # [DO]: the schedules are given in these epochs
@@ -90,49 +90,24 @@ class PaperParams:
         momentum_start = 0.5  # [DO]
         momentum_end = 0.99  # [DO]
         momentum_epochs = 500  # [DO]
-        adam_beta2 = LocalParams.Cumbersome.adam_beta2  # not used by sgd
         dropout_visible = 0.2  # [DO]
         dropout_hidden = 0.5  # [DO]
         max_squared_length = 15.0  # [DO]: the squared length, not the length
         jitter = 2  # pixels, [KD] s.3: "up to two pixels in any direction"
         init_std = 0.01  # [DO]: N(0, 0.01), biases 0
 
-    class Small:
+    class Small(LocalParams.Small):
         hidden_units = 800  # [KD] s.3
-        epochs = LocalParams.Small.epochs  # not stated
-        schedule_epochs = LocalParams.Small.schedule_epochs  # not stated
-        batch_size = LocalParams.Small.batch_size  # not stated
-        optimizer = LocalParams.Small.optimizer  # not stated
-        learning_rate = LocalParams.Small.learning_rate  # not stated
-        rate_schedule = LocalParams.Small.rate_schedule  # not stated
-        rate_decay = LocalParams.Small.rate_decay  # not used
-        momentum_start = LocalParams.Small.momentum_start  # not used
-        momentum_end = LocalParams.Small.momentum_end  # not used
-        momentum_epochs = LocalParams.Small.momentum_epochs  # not used
-        adam_beta2 = LocalParams.Small.adam_beta2  # not stated
         dropout_visible = 0.0  # [KD] s.3: "no regularization"
         dropout_hidden = 0.0  # [KD] s.3
         max_squared_length = 0.0  # [KD] s.3
         jitter = 0  # [KD] s.3
-        init_std = LocalParams.Small.init_std  # not stated
 
-    class Distilled:
+    class Distilled(LocalParams.Distilled):
         hidden_units = 800  # [KD] s.3
-        epochs = LocalParams.Distilled.epochs  # not stated
-        schedule_epochs = LocalParams.Distilled.schedule_epochs  # not stated
-        batch_size = LocalParams.Distilled.batch_size  # not stated
-        optimizer = LocalParams.Distilled.optimizer  # not stated
-        learning_rate = LocalParams.Distilled.learning_rate  # not stated
-        rate_schedule = LocalParams.Distilled.rate_schedule  # not stated
-        rate_decay = LocalParams.Distilled.rate_decay  # not used
-        momentum_start = LocalParams.Distilled.momentum_start  # not used
-        momentum_end = LocalParams.Distilled.momentum_end  # not used
-        momentum_epochs = LocalParams.Distilled.momentum_epochs  # not used
-        adam_beta2 = LocalParams.Distilled.adam_beta2  # not stated
         dropout_visible = 0.0  # [KD] s.3: regularised "solely" by the soft targets
         dropout_hidden = 0.0  # [KD] s.3
         max_squared_length = 0.0  # [KD] s.3
         jitter = 0  # [KD] s.3: "the transfer set does not contain any translations"
-        init_std = LocalParams.Distilled.init_std  # not stated
         temperature = 20.0  # [KD] s.3
-        hard_weight = LocalParams.Distilled.hard_weight  # not stated; [KD] s.2: "lower weight"
+        # hard_weight is not stated; [KD] s.2: "lower weight"

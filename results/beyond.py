@@ -16,7 +16,7 @@ from results.claims import (
     saw_7_and_8,
     student,
 )
-from results.runs import Line, Runs, runs_in, translated
+from results.runs import Runs, runs_in, translated
 from results.summary import deviation, spread, table
 from support.paper import PAPER, in_brackets
 
@@ -30,14 +30,14 @@ TEACHERS = {
 }
 LONG_TEACHERS = {400: "cumbersome", 1000: "cumbersome_1000"}  # with seeds of their own
 OF_PAPER_PARAMS = "_teacher_paper"  # suffix of the students of the net by the published schedule
-RATES = ("10.0", "5.0", "3.0")  # at which the first epochs of that schedule were trained
+RATES = (10, 5, 3)  # at which the first epochs of that schedule were trained
 
 
 def biases() -> str:
     """C6: the learned bias of the class that was never seen beside those of the others."""
     rows = []
     for units in STUDENTS:
-        learned = never_saw_3(units).biases()
+        learned = np.array(never_saw_3(units).numbers("biases", 10))
         others = np.delete(learned, 3, axis=1)
         each = others.mean(axis=0)
         rows.append(
@@ -58,7 +58,7 @@ def omitted_digits() -> str:
     """
     runs_without = {d: runs_in("omitted_digits", omit=d) for d in "012456789"}
     runs_without["3"] = never_saw_3(300)
-    learned = {digit: runs.biases().mean(axis=0) for digit, runs in runs_without.items()}
+    learned = {d: np.mean(runs.numbers("biases", 10), axis=0) for d, runs in runs_without.items()}
     rows = []
     for digit, runs in sorted(runs_without.items()):
         seen = statistics.mean(b[int(digit)] for d, b in learned.items() if d != digit)
@@ -66,7 +66,7 @@ def omitted_digits() -> str:
         for shift in ("learned", "label_free"):
             cells.append(over_seeds(runs, [f"{shift}_errors", f"{shift}_on_group"]))
         mean_shift = statistics.mean(runs.numbers("label_free_shift"))
-        rows.append([digit, *cells, f"{mean_shift:+.2f}", len(runs)])
+        rows.append([digit, *cells, f"{mean_shift:+.2f}", len(runs.lines)])
     header = ["omitted digit", "its bias", "its bias where it was seen"]
     errors = ["errors as learned (on that digit)", "errors shifted without test labels"]
     return table([*header, *errors, "shift", "seeds"], rows)
@@ -92,8 +92,8 @@ def teachers() -> str:
 def errors_of(epochs: int) -> str:
     """Errors of the teacher of so many epochs and, in brackets, of such nets of several seeds."""
     if epochs not in LONG_TEACHERS:
-        return spread(runs_in("teachers", epochs=str(epochs)).numbers("errors"))
-    runs = [runs_in(LONG_TEACHERS[epochs], **only) for only in ({"seed": "0"}, {})]
+        return spread(runs_in("teachers", epochs=epochs).numbers("errors"))
+    runs = [runs_in(LONG_TEACHERS[epochs], **only) for only in ({"seed": 0}, {})]
     return in_brackets([spread(each.numbers("errors")) for each in runs])
 
 
@@ -107,9 +107,11 @@ def ensembles() -> str:
     }
     rows = []
     for name, (net, end) in teachers.items():
-        ((errors, *_),) = translated("ensemble_1000", net)
+        (errors,), *_ = translated("ensemble_1000", net)
         students = distilled(800, end)
-        rows.append([name, f"{errors:.0f}", spread(students.numbers("errors")), len(students)])
+        rows.append(
+            [name, f"{errors:.0f}", spread(students.numbers("errors")), len(students.lines)]
+        )
     return table(["teacher", "its errors", f"distilled, {student(800)}", "seeds"], rows)
 
 
@@ -126,7 +128,7 @@ def lowest() -> str:
     for claim in claims:
         name, paper = f"{claim.number}: {claim.name}", in_brackets(PAPER[claim.key][:1])
         errors = [spread(claim.runs.numbers(c)) for c in ("errors", "lowest_errors")]
-        rows.append([name, paper, *errors, len(claim.runs)])
+        rows.append([name, paper, *errors, len(claim.runs.lines)])
     return table(["", "paper", "last epoch", "lowest of all epochs", "seeds"], rows)
 
 
@@ -170,7 +172,7 @@ def translations() -> str:
     rows = []
     for name, (file, start) in nets.items():
         found = translated(file, start)
-        rows.append([name, *map(spread, zip(*found, strict=True)), len(found)])
+        rows.append([name, *map(spread, found), len(found[0])])
     return table(["moved by", "0 pixels", "1", "2", "3", "seeds"], rows)
 
 
@@ -179,14 +181,13 @@ def trials(name: str, **errors: str) -> str:
 
     `errors` are columns of the file by their names in the table; the last one gives the order.
     """
-    runs = runs_in(f"validation_{name}")
+    file = f"validation_{name}"
+    lines = runs_in(file).lines
     unused = ("schedule_epochs", "momentum_epochs")  # nothing but their ratio to epochs, or sgd
-    hyperparameters = [h for h in takewhile("seed".__ne__, runs.lines[0]) if h not in unused]
-    varied = [h for h in hyperparameters if len({line[h] for line in runs.lines}) > 1]
-    lines: dict[tuple[str, ...], list[Line]] = {}
-    for line in runs.lines:
-        lines.setdefault(tuple(line[h] for h in varied), []).append(line)
-    tried = {setting: Runs(runs.file, found) for setting, found in lines.items()}
+    hyperparameters = [h for h in takewhile("seed".__ne__, lines[0]) if h not in unused]
+    varied = [h for h in hyperparameters if len({line[h] for line in lines}) > 1]
+    settings = dict.fromkeys(tuple(line[h] for h in varied) for line in lines)
+    tried = {s: runs_in(file, **dict(zip(varied, s, strict=True))) for s in settings}
     *_, deciding = errors.values()
     rows = [
         [

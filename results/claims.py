@@ -31,11 +31,11 @@ def student(units: int) -> str:
 
 def distilled(units: int, teacher: str = "") -> Runs:
     """Students that saw all digits. `teacher` is the end of the file's name: "_teacher_20"."""
-    return runs_in(f"distilled_{units}{teacher}", temperature=f"{STUDENTS[units]}.0")
+    return runs_in(f"distilled_{units}{teacher}", temperature=STUDENTS[units])
 
 
 def never_saw_3(units: int, teacher: str = "") -> Runs:
-    return runs_in(f"no_three_{units}{teacher}", omit="3")
+    return runs_in(f"no_three_{units}{teacher}", omit=3)
 
 
 def saw_7_and_8(units: int, teacher: str = "") -> Runs:
@@ -93,7 +93,7 @@ def headline() -> str:
             code(claim.command),
             in_brackets(PAPER[claim.key]),
             over_seeds(claim.runs, claim.columns),
-            len(claim.runs),
+            len(claim.runs.lines),
             claim.time,
         ]
         for claim in measured_claims()
@@ -189,4 +189,4 @@ def _compared(
         raise UserError(f"{runs.file} has no run with seed 0")
     seed_0 = in_brackets([int(runs.numbers(column)[0]) for column in columns])
     paper = in_brackets(PAPER.get(key, ()))
-    return [label, paper, seed_0, over_seeds(runs, columns), str(len(runs)), code(command)]
+    return [label, paper, seed_0, over_seeds(runs, columns), str(len(runs.lines)), code(command)]

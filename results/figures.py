@@ -3,8 +3,6 @@
 They come from the runs in results/ and the checkpoints in models/.
 """
 
-import support.interrupts  # noqa: F401
-
 import io
 from collections.abc import Callable
 from typing import Any

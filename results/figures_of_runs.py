@@ -8,9 +8,10 @@ from dataset import Mnist
 from results.beyond import OF_PAPER_PARAMS, TEACHERS
 from results.claims import measured_claims, never_saw_3, saw_7_and_8, student
 from results.figures_of_nets import shares_on
-from results.runs import by_temperature, translated
+from results.runs import translated
 from results.style import BLACK, BLUE, GREEN, ORANGE, PURPLE, RED, SKY, WIDTH, logarithmic
 from results.summary import deviation, pooled_intervals
+from results.temperatures import by_temperature
 from support.checkpoints import MODELS, model_from
 from support.paper import PAPER, PAPER_SHIFTS
 from support.records import record_of
@@ -157,10 +158,10 @@ def translations(plt: Any, mnist: Mnist) -> Any:
         ("ensemble_1000", "cumbersome_1000_seed", "cumbersome net, 1,000 epochs", BLUE, "-.D"),
     ]
     for results, start, name, colour, line in nets:
-        errors = np.array(translated(results, start))
+        errors = translated(results, start)
         bar = {"capsize": 3, "color": colour, "ms": 5, "label": name}
-        deviations = [deviation(column) for column in errors.T]
-        axes.errorbar(range(4), errors.mean(0), yerr=deviations, fmt=line, **bar)
+        means, deviations = map(np.mean, errors), map(deviation, errors)
+        axes.errorbar(range(4), [*means], yerr=[*deviations], fmt=line, **bar)
     logarithmic(axes, "y", 60, 100, 200, 500, 1000, 2000, 5000)
     axes.set_xticks(range(4))
     axes.grid(axis="y", alpha=0.3)

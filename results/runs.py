@@ -3,148 +3,87 @@
 import csv
 import json
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-
-from dataset import VALIDATION
 from support.errors import UserError
 from support.files import read_file
 
 RESULTS = Path(__file__).parent
 ROOT = RESULTS.parent  # of the checkout
-Line = dict[str, str]  # of a CSV file: a run, by column
-NEEDED = ("data", "seed", "errors", "problem")  # columns of every file of runs
 VARIED = ("temperature", "omit", "keep", "seed", "precision")  # between the runs of one file
-DISTANCES = ("0", "1", "2", "3")  # pixels by which test images were moved
 
 
 @dataclass(frozen=True)
 class Runs:
-    """Runs of one file, by seed."""
+    """Runs of one file: of each, the cells by column."""
 
     file: str
-    lines: list[Line]
+    lines: list[dict[str, Any]]
 
-    def __len__(self) -> int:
-        return len(self.lines)
-
-    def numbers(self, column: str) -> list[float]:
-        """One for each run. Raises UserError if the column is missing or holds something else."""
-        return [number for (number,) in self._parsed(column, 1)]
-
-    def biases(self) -> np.ndarray:
-        """The learned biases of the ten classes: float64 (runs, 10). Raises UserError."""
-        return np.array(self._parsed("biases", 10))
-
-    def _parsed(self, column: str, count: int) -> list[list[float]]:
-        """The `count` numbers that each run has in `column`."""
-        rows = []
-        for line in self.lines:
-            text = line.get(column, "")
-            try:
-                row = [float(word) for word in text.split()]
-            except ValueError:
-                row = []
-            if len(row) != count or not all(map(math.isfinite, row)):
-                wanted = "a number" if count == 1 else f"{count} numbers"
-                seed = line["seed"]
-                raise UserError(f"{self.file}, seed {seed}: {column} is {text!r}, not {wanted}")
-            rows.append(row)
-        return rows
+    def numbers(self, column: str, count: int = 1) -> list[Any]:
+        """One of each run, or a list of so many. Raises UserError if there is something else."""
+        rows = [[*map(value_of, str(line.get(column, "")).split())] for line in self.lines]
+        for row in rows:
+            if [*map(type, row)] != [float] * count:
+                found = " ".join(map(str, row)) or "nothing"
+                raise UserError(f"{self.file}: column {column} has {found}, not {count} number(s)")
+        return rows if count > 1 else [number for (number,) in rows]
 
 
-def text_of(path: Path) -> str:
-    """The text in the file. Raises UserError if it cannot be read."""
-    try:
-        return read_file(path).decode()
-    except UnicodeDecodeError as error:
-        raise UserError(f"cannot read {path}: {error}") from None
+def value_of(cell: object) -> float | str:
+    """What a cell says, however it is spelt: a finite number, or its text."""
+    with suppress(ValueError):
+        if math.isfinite(number := float(str(cell))):  # unlike "696e47183568", a teacher's sum
+            return number
+    return str(cell)
 
 
-def runs_in(name: str, **setting: str) -> Runs:
+def runs_in(name: str, **setting: object) -> Runs:
     """The runs in results/`name`.csv that have this setting, by seed.
 
-    Raises UserError if there is none, or one that failed, and if they do not belong together: if
-    they are not of MNIST, if two are the same, or if (but for files of validation) other settings
-    than `VARIED` differ.
+    Raises UserError if there is none, if one failed, or is not of MNIST, or is there twice, and
+    (but for files of validation) if other settings than `VARIED` differ between them.
     """
     file, validation = f"results/{name}.csv", name.startswith("validation")
-    lines = _lines_in(file, "MNIST" + VALIDATION if validation else "MNIST")
-    lines = [line for line in lines if setting.items() <= line.items()]
+    try:
+        lines = [*csv.DictReader(read_file(RESULTS / f"{name}.csv").decode().splitlines())]
+        for line in lines:
+            if None in (*line, *line.values()) or line.get("teacher") == "":
+                raise ValueError(f"a line is {line}")
+            if line["data"] != ("MNIST validation" if validation else "MNIST"):
+                raise UserError(f"{file} has a run on {line['data']}: delete its line")
+            if line["problem"]:  # to leave it out would flatter the mean
+                raise UserError(f"{file} has a run that failed: {line['problem']}")
+    except (csv.Error, ValueError, KeyError) as error:
+        raise UserError(f"{file} is damaged ({type(error).__name__}: {error})") from None
+    for column, value in setting.items():
+        lines = [line for line in lines if value_of(line.get(column)) == value_of(value)]
     if not lines:
         raise UserError(f"{file} has no run {setting or ''}".strip())
-    settings = [dict(takewhile(lambda item: item[0] != "errors", line.items())) for line in lines]
-    for column in settings[0].keys() - {*VARIED} if not validation else ():
-        if len({line[column] for line in settings}) > 1:
+    columns = [*takewhile("errors".__ne__, lines[0])]
+    for column in () if validation else columns:
+        if column not in VARIED and len({value_of(line[column]) for line in lines}) > 1:
             raise UserError(f"{file} has runs with different values of {column}")
-    if len({tuple(line.items()) for line in settings}) < len(lines):
+    if len({tuple(value_of(line[column]) for column in columns) for line in lines}) < len(lines):
         raise UserError(f"{file} has a run twice")
     seeds = Runs(file, lines).numbers("seed")
     return Runs(file, [lines[i] for i in sorted(range(len(lines)), key=seeds.__getitem__)])
 
 
-def _lines_in(file: str, data: str) -> list[Line]:
-    """All lines of a CSV file. Raises UserError if one is damaged, failed or not of `data`."""
-    reader = csv.DictReader(text_of(RESULTS / Path(file).name).splitlines())
-    try:
-        lines = list(reader)
-    except csv.Error as error:
-        raise UserError(f"{file} is damaged: {error}") from None
-    for column in NEEDED:
-        if column not in (reader.fieldnames or ()):
-            raise UserError(f"{file} is damaged: it has no column {column}")
-    for line in lines:
-        if None in line or None in line.values() or line.get("teacher") == "":
-            raise UserError(f"{file} has a damaged line: {line}")
-        if line["data"] != data:
-            raise UserError(f"{file} has a run on {line['data']}: delete its line")
-        if line["problem"]:  # to leave it out would flatter the mean
-            raise UserError(f"{file} has a run that failed: {line['problem']}")
-        for column in ("seed", "errors"):
-            if not line[column].isdecimal():
-                where = f"{file}, seed {line['seed']}"
-                raise UserError(f"{where}: {column} is {line[column]!r}, not a whole number")
-    return lines
-
-
-def by_temperature(name: str) -> dict[float, dict[int, float]]:
-    """Errors of the runs in results/`name`.csv, by temperature and seed. Raises UserError."""
-    runs, found = runs_in(name), {}
-    columns = (runs.numbers(column) for column in ("temperature", "seed", "errors"))
-    for temperature, seed, errors in zip(*columns, strict=True):
-        found.setdefault(temperature, {})[int(seed)] = errors
-    return dict(sorted(found.items()))
-
-
 def translated(name: str, start: str) -> list[list[float]]:
-    """Errors at each of 0 to 3 pixels of the nets whose file starts so, in results/`name`.json.
-
-    Raises UserError if there is no such net, or one twice, or if they are not of MNIST.
-    """
+    """Errors at 0 to 3 pixels of the nets in results/`name`.json that start so, or UserError."""
     file = f"results/{name}.json"
-    nets = [net for net in _nets_in(file) if Path(net[0]).name.startswith(start)]
-    if any(data_set != "MNIST" for _, data_set, _ in nets):
-        raise UserError(f"{file} has errors on other images than MNIST's")
-    if len({Path(net).name for net, _, _ in nets}) < len(nets):
-        raise UserError(f"{file} has a net twice")
-    if not nets:
-        raise UserError(f"{file} has no net {start}...")
-    return [errors for _, _, errors in nets]
-
-
-def _nets_in(file: str) -> list[tuple[str, str, list[float]]]:
-    """Checkpoint, data set and errors, by distance, of every net in a file of evaluate.py."""
-    text = text_of(RESULTS / Path(file).name)
     try:
-        nets = [
-            (str(net["file"]), net["data_set"], [float(net["translated"][d]) for d in DISTANCES])
-            for net in json.loads(text)
-        ]
-    except (ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
+        everything = json.loads(read_file(RESULTS / f"{name}.json"))
+        nets = [net for net in everything if Path(net["file"]).name.startswith(start)]
+        names = {Path(net["file"]).name for net in nets if net["data_set"] == "MNIST"}
+        runs = Runs(file, [dict(net["translated"]) for net in nets])
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise UserError(f"{file} is damaged ({type(error).__name__}: {error})") from None
-    if not all(math.isfinite(number) for _, _, errors in nets for number in errors):
-        raise UserError(f"{file} is damaged: it has errors that are not numbers")
-    return nets
+    if not names or len(names) < len(nets):
+        raise UserError(f"{file} has no net {start}..., one twice, or one that is not of MNIST")
+    return [runs.numbers(pixels) for pixels in "0123"]

@@ -3,8 +3,6 @@
 They come from the runs in results/ and the checkpoints in models/; the text around them stays.
 """
 
-import support.interrupts  # noqa: F401
-
 import re
 from collections.abc import Callable
 from functools import partial
@@ -12,12 +10,12 @@ from pathlib import Path
 
 from results import beyond, claims, temperatures
 from results.beyond import trials
-from results.runs import RESULTS, ROOT, text_of
+from results.runs import RESULTS, ROOT
 from results.summary import making
 from support.checkpoints import MODELS
 from support.command_line import Parser
 from support.errors import UserError
-from support.files import replace_file, sha256
+from support.files import read_file, replace_file, sha256
 from support.records import record_of
 from support.script import run_script
 
@@ -64,6 +62,14 @@ PAGES: dict[Path, dict[str, Callable[[], str]]] = {
         "7 and 8": partial(trials, "no_three_keep", **SHIFTED),
     },
 }
+
+
+def text_of(page: Path) -> str:
+    """Raises UserError if it cannot be read."""
+    try:
+        return read_file(page).decode()
+    except UnicodeDecodeError as error:
+        raise UserError(f"cannot read {page}: {error}") from None
 
 
 def rewritten(page: Path, text: str) -> str:

@@ -6,12 +6,21 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from results.runs import by_temperature
+from results.runs import runs_in
 from results.summary import interval, paired, spread, student_t, table
 from support.errors import UserError
 
 GOOD_FOR_30 = (2.5, 3.0, 4.0)  # [KD] s.3: "temperatures in the range 2.5 to 4"
 BESIDE_GOOD = (1.0, 2.0, 6.0, 20.0)  # the next ones, and the lowest and highest
+
+
+def by_temperature(name: str) -> dict[float, dict[int, float]]:
+    """Errors of the runs in results/`name`.csv, by temperature and seed. Raises UserError."""
+    runs, found = runs_in(name), {}
+    columns = (runs.numbers(column) for column in ("temperature", "seed", "errors"))
+    for temperature, seed, errors in zip(*columns, strict=True):
+        found.setdefault(temperature, {})[int(seed)] = errors
+    return dict(sorted(found.items()))
 
 
 def temperatures() -> str:

@@ -1,10 +1,16 @@
 """What can go wrong in a script, as exceptions that `run_script` turns into one line."""
 
+from argparse import ArgumentTypeError
+
 
 class UserError(Exception):
     """A problem that the user can fix; its message is one line: what, where, what to do."""
 
     status = 2
+
+
+class NotAllowed(UserError, ArgumentTypeError):
+    """A value that is not allowed where it stands: a flag, a field of a class, an argument."""
 
 
 class TrainingFailed(UserError):

@@ -1,21 +1,27 @@
-"""Files written whole or not at all, their sums, and a lock for what one process writes."""
+"""Files written whole or not at all, locked while they are written, read without running code."""
 
 import errno
 import hashlib
+import io
+import json
 import os
+import pickle
 import sys
-from contextlib import suppress
+import warnings
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TextIO
+from typing import Any, BinaryIO
+
+import torch
+from filelock import FileLock, Timeout
 
 from support.errors import UserError
 
-try:
-    import fcntl
-except ImportError:  # on Windows, where runs are not kept from writing to one output
-    fcntl = None
 # What a file system without locks answers: Lustre, some NFS.
 WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+MAX_UNPACKED = 2**30  # bytes, of a checkpoint or resume point
 
 
 def replace_file(path: str | Path, content: bytes | memoryview) -> None:
@@ -62,65 +68,83 @@ def sha256(path: str | Path) -> str:
     return hashlib.sha256(read_file(path)).hexdigest()
 
 
-class Lock:
-    """Held while a training run writes to `output`; it ends with the process, however that ends."""
+@contextmanager
+def locked(path: Path, seconds: float = 0) -> Iterator[None]:
+    """Nobody else writes `path` meanwhile; the lock ends with the process, however that ends.
 
-    def __init__(self, output: Path, path: Path):
-        self.output, self.path = output, path
-
-    def __enter__(self) -> None:
-        try:
-            self.file = self._open()
-            while not self._take():  # the run that made this file ended meanwhile, and removed it
-                self.file.close()
-                self.file = self._open()
-            self._check_ours()
-            self.file.truncate(0)
-            self.file.write(str(os.getpid()))
-            self.file.flush()
-        except OSError as error:
-            reason = error.strerror or error
-            raise UserError(f"cannot write {self.output}: {reason}") from None
-
-    def _open(self) -> TextIO:
-        def opener(path: str, flags: int) -> int:
-            return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
-
-        return open(self.path, "a+", errors="replace", opener=opener)
-
-    def _check_ours(self) -> None:
-        """Raise UserError for a file of something else than a process: it would be removed."""
-        self.file.seek(0)
-        content = self.file.read(100)
-        if content and not content.isdigit():
-            self.file.close()
-            raise UserError(
-                f"{self.path} is not a lock, but has the name of one: move it elsewhere"
-            )
-
-    def _take(self) -> bool:
-        """Lock the open file; whether it is still the one that others find under its name."""
-        if not fcntl:
-            return True
-        try:
-            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return os.path.samestat(os.fstat(self.file.fileno()), os.stat(self.path))
-        except FileNotFoundError:
-            return False
-        except BlockingIOError:
-            self.file.seek(0)
-            raise UserError(
-                f"{self.output} is being written by another run, process {self.file.read()}: "
-                "wait for it or choose another --output"
-            ) from None
-        except OSError as error:
-            if error.errno not in WITHOUT_LOCKS:
-                raise
-            print(f"no file locks here: let no other run write {self.output}", file=sys.stderr)
-            return True
-
-    def __exit__(self, *error: object) -> None:
+    Raises UserError if another process still holds it after so many seconds, or if it cannot be
+    made. On a file system without locks it goes on with a warning.
+    """
+    file = Path(f"{path}.lock")
+    content = read_file(file, 100).split(b"\n") if file.exists() else [b""]
+    if content[0] and not content[0].isdigit():  # what a lock holds, if anything: a process
+        raise UserError(f"{file} is not a lock, but has the name of one: move it elsewhere")
+    lock = FileLock(file, timeout=seconds)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UserError(
+            f"{path} is being written by another run: wait for it or choose another file"
+        ) from None
+    except (OSError, NotImplementedError) as error:
+        if getattr(error, "errno", errno.ENOSYS) not in WITHOUT_LOCKS:
+            raise UserError(f"cannot write {path}: {error.strerror or error}") from None
+        warning = f"warning: no file locking here; make sure no other run writes {path}"
+        print(warning, file=sys.stderr)
+    try:
+        yield
+    finally:
         with suppress(OSError):  # in a folder that became read-only it stays, and locks nothing
-            self.path.unlink(missing_ok=True)
-        with suppress(OSError):  # on a full disk
-            self.file.close()
+            file.unlink(missing_ok=True)
+        lock.release()
+
+
+def packed(content: dict[str, Any]) -> memoryview:
+    """A dict of tensors and plain values as torch.save writes it."""
+    whole = io.BytesIO()  # not straight to the file: torch.save hides the cause of a failed write
+    torch.save(content, whole)
+    return whole.getbuffer()
+
+
+def read_dict(path: str | Path) -> dict[str, Any]:
+    """The dict that was `packed` into a file, on the CPU. Raises UserError for anything else."""
+    check_regular(path)
+    try:
+        with open(path, "rb") as file:
+            return unpacked(file)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+    except UserError as error:
+        raise UserError(f"{path} {error}") from None
+
+
+def unpacked(file: BinaryIO) -> dict[str, Any]:
+    """As `read_dict`, from an open file. The UserError says what the file is, not where."""
+    try:
+        # torch.load looks at neither sizes nor checksums, and still takes older formats.
+        with zipfile.ZipFile(file) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > MAX_UNPACKED:
+                raise UserError("is not a checkpoint of this project: it is too large")
+            if archive.testzip():
+                raise zipfile.BadZipFile
+        file.seek(0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of other protocols of pickle, of sparse tensors
+            content = torch.load(file, map_location="cpu", weights_only=True)
+    except (OSError, UserError):
+        raise
+    except pickle.UnpicklingError:
+        raise UserError("holds more than tensors and plain values: not loaded") from None
+    except Exception:  # a damaged file can raise anything in the unpickler
+        raise UserError("is damaged or was not written by torch.save") from None
+    if not isinstance(content, dict):
+        raise UserError(f"holds a {type(content).__name__}, not a checkpoint")
+    return content
+
+
+def as_plain(record: Any) -> Any:
+    """Numbers (also of NumPy, or a tensor of one), words and None, in dicts and lists, as JSON has.
+
+    Raises TypeError, ValueError or another Exception for everything else.
+    """
+    return json.loads(json.dumps(record, default=lambda value: value.item()))

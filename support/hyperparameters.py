@@ -9,10 +9,10 @@ import math
 import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from types import ModuleType, SimpleNamespace
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
-from support.errors import UserError
+from support.errors import NotAllowed, UserError
 
 MAX_UNITS = 8192  # the state of a training run with more would not fit into a resume point
 
@@ -29,35 +29,33 @@ class Allowed:
     words: tuple[str, ...] = ()
     help: str = ""
 
-    def describe(self) -> str:
-        """What numbers these are, for a message."""
-        if self.low == self.high:
-            return f"{self.low:g}, the only value allowed"
-        low = f"{'above' if self.open_low else 'of at least'} {self.low:g}"
-        high = f"{'below' if self.open_high else 'at most'} {self.high:,}"
-        return f"a {'whole number' if self.type is int else 'number'} {low} and {high}"
-
-    def check(self, value: Any) -> Any:
+    def check(self, value: Any, where: str = "") -> Any:
         """`value` (any number, or a word of the command line) in its type.
 
-        Raises ValueError that says what is allowed.
+        Raises NotAllowed that says `where` it stands and what is allowed.
         """
         if self.words:
             if not isinstance(value, str) or value not in self.words:
-                raise ValueError(f"{value!r} is not one of {', '.join(self.words)}")
+                raise NotAllowed(f"{where}{value!r} is not one of {', '.join(self.words)}")
             return str(value)
         try:
             number = self.type(value)
             is_bool = isinstance(value, bool) or str(getattr(value, "dtype", "")).endswith("bool")
-            if is_bool or (self.type is int and not isinstance(value, str) and value != number):
-                raise ValueError
+            exact = self.type is float or isinstance(value, str) or value == number
+            inside = math.isfinite(number) and self.low <= number <= self.high
+            at_open_end = (self.open_low, self.low), (self.open_high, self.high)
+            fits = exact and inside and not is_bool and (True, number) not in at_open_end
         except (TypeError, ValueError, OverflowError, RuntimeError):
-            raise ValueError(f"{reprlib.repr(value)} is not {self.describe()}") from None
-        too_low = number <= self.low if self.open_low else number < self.low
-        too_high = number >= self.high if self.open_high else number > self.high
-        if too_low or too_high or not math.isfinite(number):
-            raise ValueError(f"{str(value)[:40]} is not {self.describe()}")
+            fits = False
+        if not fits:
+            raise NotAllowed(f"{where}{reprlib.repr(value)} is not {self.describe()}")
         return number
+
+    def describe(self) -> str:
+        """What numbers these are, for a message."""
+        low = f"{'above' if self.open_low else 'of at least'} {self.low:g}"
+        high = f"{'below' if self.open_high else 'at most'} {self.high:,}"
+        return f"a {'whole number' if self.type is int else 'number'} {low} and {high}"
 
 
 COUNT = Allowed(int, low=1)
@@ -96,52 +94,53 @@ HYPERPARAMETERS = {
 NO_JITTER = Allowed(int, high=0, help="must be 0: the soft targets are of unmoved images")
 
 
-def hyperparameters(role: str) -> dict[str, Allowed]:
-    """What those of a "Cumbersome", "Small" or "Distilled" net may hold, by name."""
-    if role == "Distilled":
-        return HYPERPARAMETERS | {"jitter": NO_JITTER}
-    distilling = ("temperature", "hard_weight")
-    return {name: a for name, a in HYPERPARAMETERS.items() if name not in distilling}
-
-
 class Params(SimpleNamespace):
     """Hyperparameters by name. Setting a name that is not one, or a wrong value, is a UserError."""
 
+    allowed: ClassVar = {
+        name: allowed
+        for name, allowed in HYPERPARAMETERS.items()
+        if name not in ("temperature", "hard_weight")
+    }
+
     def __setattr__(self, name: str, value: Any) -> None:
-        if name not in vars(self):
-            raise UserError(
-                f"params.{name} is not a hyperparameter of this net{_meant(name, vars(self))}"
-            )
-        allowed = hyperparameters("Distilled" if "temperature" in vars(self) else "Small")
-        vars(self)[name] = checked(value, allowed[name], f"params.{name}")
+        if name not in self.allowed:
+            meant = _meant(name, self.allowed)
+            raise UserError(f"params.{name} is not a hyperparameter of this net{meant}")
+        vars(self)[name] = self.allowed[name].check(value, f"params.{name}: ")
 
 
-def checked(value: Any, allowed: Allowed, where: str) -> Any:
-    """A value from the code, in its type. Raises UserError that says `where` it is wrong."""
-    try:
-        return allowed.check(value)
-    except ValueError as error:
-        raise UserError(f"{where}: {error}") from None
+class DistilledParams(Params):
+    """Those of a net that learns from soft targets."""
+
+    allowed: ClassVar = HYPERPARAMETERS | {"jitter": NO_JITTER}
+
+
+ROLES = {"Cumbersome": Params, "Small": Params, "Distilled": DistilledParams}
 
 
 def checked_params(params: Any, role: str | None = None, where: str = "params") -> Params:
-    """The hyperparameters in the fields of `params`: a class, any object, or a dict.
+    """The hyperparameters of a `role` in the fields of `params`: a class, any object, or a dict.
 
-    Raises UserError naming a field that is misspelt, missing or impossible. Without a `role`, what
-    has a temperature is for a distilled net.
+    Without a role, those that every net has, whether there are others or not. Raises UserError
+    naming a field that is misspelt, missing or impossible.
     """
+    cls = ROLES[role] if role else Params
+    if isinstance(params, cls):
+        return params
     values = params if isinstance(params, Mapping) else _fields_of(params)
-    role = role or ("Distilled" if "temperature" in values else "Small")
-    allowed = hyperparameters(role)
-    for name in sorted(map(str, values.keys() - allowed.keys())):
-        raise UserError(f"{where}.{name} is not a hyperparameter{_meant(name, allowed)}")
-    for name in allowed:
+    known = cls.allowed if role else HYPERPARAMETERS
+    for name in sorted(map(str, values.keys() - known.keys())):
+        raise UserError(f"{where}.{name} is not a hyperparameter{_meant(name, known)}")
+    for name in cls.allowed:
         if name not in values:
             raise UserError(f"{where}.{name} is missing")
-    return Params(**{n: checked(values[n], allowed[n], f"{where}.{n}") for n in allowed})
+    return cls(**{n: a.check(values[n], f"{where}.{n}: ") for n, a in cls.allowed.items()})
 
 
 def _fields_of(params: Any) -> dict[str, Any]:
+    if isinstance(params, SimpleNamespace):
+        return vars(params)
     names = [name for name in dir(params) if not name.startswith("_")]
     fields = {name: getattr(params, name) for name in names}
     return {name: value for name, value in fields.items() if not callable(value)}
@@ -159,19 +158,11 @@ def default_params(params: str, role: str) -> Params:
     edited class has a field too many, one too few, or an impossible value.
     """
     name = {"local": "LocalParams", "paper": "PaperParams"}.get(params, str(params))
-    cls = getattr(getattr(_edited_module(), name, None), role, None)
+    try:
+        module = importlib.import_module("training_params")
+    except Exception as error:  # a file that is being edited can raise anything
+        raise UserError(f"training_params.py: {type(error).__name__}: {error}") from None
+    cls = getattr(getattr(module, name, None), role, None)
     if not isinstance(cls, type):
         raise UserError(f"training_params.py: there is no class {name}.{role}")
     return checked_params(cls, role, f"training_params.py: {name}.{role}")
-
-
-def _edited_module() -> ModuleType:
-    """training_params.py, which users edit. Raises UserError if it cannot be imported."""
-    try:
-        return importlib.import_module("training_params")
-    except Exception as error:  # a file that is being edited can raise anything
-        problem, cls = f"{type(error).__name__}: {error}", getattr(error, "obj", None)
-        if isinstance(cls, type):  # PaperParams takes a value that LocalParams has not
-            hint = _meant(error.name, vars(cls))
-            problem = f"{cls.__qualname__}.{error.name} is missing{hint}"
-        raise UserError(f"training_params.py: {problem}") from None

@@ -49,27 +49,18 @@ def read_mnist(root: Path) -> dict[str, bytes]:
 
 
 def _content(root: Path, name: str) -> bytes | None:
-    """Of several copies of a file the first that is whole; None if there is no copy."""
+    """Of the first copy of a file that is there; None if there is none."""
     folders = (root / "MNIST" / "raw", root / "raw", root)
     names = [f"{n}{gz}" for n in (name, name.replace("-idx", ".idx")) for gz in ("", ".gz")]
-    problems = []
     for path in itertools.starmap(Path, itertools.product(folders, names)):
         if os.path.isfile(path):
-            try:
-                content = _unpacked(path)
-            except UserError as error:  # there may be a copy that can be read
-                problems.append(error)
-                continue
-            if hashlib.sha256(content).hexdigest() == SHA256[name]:
-                return content
-            problems.append(
-                UserError(
-                    f"{path} is corrupt, or not of MNIST (its SHA-256 is another): move or delete "
+            content = _unpacked(path)
+            if hashlib.sha256(content).hexdigest() != SHA256[name]:
+                raise UserError(
+                    f"{path} is corrupt, or not an MNIST file (SHA-256 mismatch): move or delete "
                     "it and run again, to download it"
                 )
-            )
-    if problems:
-        raise problems[0]
+            return content
     return None
 
 

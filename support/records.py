@@ -1,8 +1,10 @@
-"""What is recorded of a training run: in its checkpoint, its history, its line of results."""
+"""What is recorded of a training run: in its checkpoint, its history, its row of results."""
 
+import argparse
 import csv
 import io
 import platform
+import reprlib
 import shlex
 import sys
 from pathlib import Path
@@ -11,17 +13,129 @@ from typing import Any
 import numpy as np
 import torch
 
+from dataset import Mnist
+from layers import RectifierNet
 from support.checkpoints import load_checkpoint
 from support.errors import UserError
+from support.hyperparameters import HYPERPARAMETERS
+
+RESULT_COLUMNS = ("errors", "cases", "errors_per_digit", "loss", "lowest_errors")
+RESULT_COLUMNS += ("threads", "torch")  # of what the last bits depend on
 
 
-def versions(device: torch.device) -> dict[str, Any]:
-    """What, besides command and seed, bit-identical weights depend on; of the process that ended.
+def setting(
+    args: argparse.Namespace,
+    net: type[RectifierNet],
+    mnist: Mnist,
+    teacher: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """What the runs of a command share, as their checkpoints record it.
 
-    A run that was resumed elsewhere, or with another number of threads, had others before.
+    `teacher` says which net the soft targets of the training images come from.
+    """
+    return {
+        "architecture": net.__name__,
+        "precision": args.precision,
+        "data_set": {
+            "name": mnist.name,
+            "training_cases": len(mnist.training),
+            "digits": mnist.training.labels.unique().tolist(),
+            "test_cases": len(mnist.test),
+        },
+        "teacher": teacher,
+    }
+
+
+def identity(record: dict[str, Any]) -> dict[str, Any]:
+    """What tells a run from others, by name: a row of results and a resume point are of such a run.
+
+    `record` is a checkpoint, or as much of it as is known before the training. A teacher is its
+    SHA-256; the name of its file is information. Raises LookupError, TypeError or AttributeError
+    if something is not recorded.
+    """
+    data, teacher = record["data_set"], record["teacher"] or {"sha256": ""}
+    return {
+        "data": data["name"],
+        "training_cases": data["training_cases"],
+        "test_cases": data["test_cases"],
+        "digits": " ".join(map(str, data["digits"])),
+        "precision": record["precision"],
+        "model": record["architecture"].removesuffix("Net").lower(),
+        "teacher": " ".join([*teacher["sha256"].split(", "), teacher.get("mean", "")]).strip(),
+        **record["parameters"],
+        "seed": record["seed"],
+    }
+
+
+def differences(path: Path, now: dict[str, Any], then: dict[str, Any]) -> str:
+    """A message that names every setting in which a run is not that in `path`; "" if it is.
+
+    A hyperparameter that the earlier identity lacks did not exist then: it is not compared.
+    """
+    added = HYPERPARAMETERS.keys() - then.keys()
+    found = [
+        f"{name} is {reprlib.repr(now.get(name))}, was {reprlib.repr(then.get(name))}"
+        for name in sorted((now.keys() | then.keys()) - added)
+        if now.get(name) != then.get(name)
+    ]
+    again = "Rerun with its settings, choose another --output (for a single run), or delete it"
+    return f"{path} belongs to another run: {'; '.join(found)}. {again}" if found else ""
+
+
+def record_of(path: Path) -> dict[str, Any]:
+    """A checkpoint that a script made. Raises UserError if it lacks what scripts record."""
+    checkpoint = load_checkpoint(path)
+    try:
+        identity(checkpoint), columns_of(checkpoint)
+        history, command = checkpoint["history"], checkpoint["command"]
+        complete = history != [] and is_history(history) and isinstance(command, str)
+    except (LookupError, TypeError, AttributeError, ValueError):
+        complete = False
+    if not complete:
+        raise UserError(f"{path} does not record how it was trained: move it elsewhere")
+    return checkpoint
+
+
+def is_history(history: Any) -> bool:
+    """Whether it has what `train` records of each epoch in turn."""
+    try:
+        return isinstance(history, list) and all(
+            entry["epoch"] == place
+            and isinstance(entry["loss"] + entry["rate"], float)
+            and isinstance(entry.get("errors", 0), int)
+            and len(entry) == 3 + ("errors" in entry)
+            for place, entry in enumerate(history, start=1)
+        )
+    except (LookupError, TypeError, AttributeError):
+        return False
+
+
+def columns_of(record: dict[str, Any]) -> dict[str, Any]:
+    """The `RESULT_COLUMNS` of a checkpoint, as its row in a CSV file has them.
+
+    Without a history, as of nets that are trained together, loss and lowest errors stay empty. The
+    lowest are those of the best epoch: it is chosen on the same images, so they are not a result.
+    """
+    result, history, versions = record["result"], record["history"], record["versions"]
+    return {
+        "errors": int(result["errors"]),
+        "cases": int(result["cases"]),
+        "errors_per_digit": " ".join(str(int(errors)) for errors in result["errors_per_digit"]),
+        "loss": history[-1]["loss"] if history else "",
+        "lowest_errors": min((e["errors"] for e in history if "errors" in e), default=""),
+        "threads": versions["threads"],
+        "torch": versions["torch"],
+    }
+
+
+def provenance(device: torch.device) -> dict[str, Any]:
+    """The command, and what else bit-identical weights of a net trained on `device` depend on.
+
+    Of the process that ended: a run that was resumed elsewhere, or with another number of threads,
+    had others before.
     """
     is_gpu = device.type == "cuda"
-    return {
+    versions = {
         "python": platform.python_version(),
         "torch": str(torch.__version__),
         "numpy": np.__version__,
@@ -30,11 +144,7 @@ def versions(device: torch.device) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if is_gpu else device.type,
     }
-
-
-def provenance(device: torch.device) -> dict[str, Any]:
-    """How a checkpoint came about, of a net that was trained on `device`."""
-    return {"command": command_line(Path(sys.argv[0]).name), "versions": versions(device)}
+    return {"command": command_line(Path(sys.argv[0]).name), "versions": versions}
 
 
 def command_line(script: str) -> str:
@@ -50,81 +160,3 @@ def history_lines(history: list[dict[str, Any]]) -> bytes:
     writer.writeheader()
     writer.writerows(history)
     return text.getvalue().encode()
-
-
-def is_epoch(entry: Any) -> bool:
-    """Whether it is what a history has of an epoch; errors only where they were counted."""
-    return (
-        isinstance(entry, dict)
-        and isinstance(entry.get("epoch"), int)
-        and isinstance(entry.get("loss"), float)
-        and isinstance(entry.get("errors", 0), int)
-    )
-
-
-RECORD = {  # of a training run: each part and its kind
-    "command": str,
-    "data_set": {"name": str, "training_cases": int, "digits": [int]},
-    "history": [is_epoch],
-    "parameters": {"epochs": int},
-    "result": {"errors": int, "cases": int, "errors_per_digit": [int]},
-    "seed": int,
-    "teacher": ({"file": str}, type(None)),
-    "versions": {"threads": int, "torch": str},
-}
-
-
-def record_of(path: Path) -> dict[str, Any]:
-    """A checkpoint that a script made. Raises UserError if it lacks what scripts record."""
-    checkpoint = load_checkpoint(path)
-    lacking = [name for name, kind in RECORD.items() if not _is_of(checkpoint.get(name), kind)]
-    if lacking:
-        raise UserError(f"{path} does not record its {', '.join(lacking)}: move it elsewhere")
-    return checkpoint
-
-
-def _is_of(value: Any, kind: Any) -> bool:
-    """Whether it is of a kind: a class or check, dict of kinds, one of several, list of some."""
-    if isinstance(kind, dict):
-        return isinstance(value, dict) and all(_is_of(value.get(n), k) for n, k in kind.items())
-    if isinstance(kind, tuple):
-        return any(_is_of(value, each) for each in kind)
-    if isinstance(kind, list):
-        return isinstance(value, list) and value != [] and all(_is_of(v, *kind) for v in value)
-    return isinstance(value, kind) if isinstance(kind, type) else kind(value)
-
-
-RESULT_COLUMNS = (
-    "errors",
-    "cases",
-    "errors_per_digit",
-    "loss",
-    "lowest_errors",
-    "threads",
-    "torch",
-)
-LATER_COLUMNS = ("lowest_errors",)  # that older files of results lack
-
-
-def columns_of(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """The `RESULT_COLUMNS` of a checkpoint."""
-    return result_columns(checkpoint["result"], checkpoint["history"], checkpoint["versions"])
-
-
-def result_columns(
-    result: dict[str, Any], history: list[dict[str, Any]], versions: dict[str, Any]
-) -> dict[str, Any]:
-    """The `RESULT_COLUMNS` of a run, as its line in a CSV file has them.
-
-    Without a history, as of nets that are trained together, loss and lowest errors stay empty. The
-    lowest are those of the best epoch: it is chosen on the same images, so they are not a result.
-    """
-    return {
-        "errors": result["errors"],
-        "cases": result["cases"],
-        "errors_per_digit": " ".join(map(str, result["errors_per_digit"])),
-        "loss": history[-1]["loss"] if history else "",
-        "lowest_errors": min((e["errors"] for e in history if "errors" in e), default=""),
-        "threads": versions["threads"],
-        "torch": versions["torch"],
-    }

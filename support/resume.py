@@ -1,17 +1,14 @@
 """Resume points: the state of a training run after an epoch, and whether it is of the same run."""
 
-import reprlib
-import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from support.archives import is_plain, read_dict, write_dict
 from support.errors import UserError
-from support.records import is_epoch
-from support.runs import Run
+from support.files import as_plain, packed, read_dict, replace_file
+from support.records import differences, is_history
 from support.seeds import random_states, set_random_states
 
 
@@ -33,25 +30,26 @@ class ResumePoint:
         if not self.path.exists():
             raise UserError(f"nothing to resume: there is no {self.path}")
         state = read_dict(self.path)
-        history = state.pop("history", None)
-        if (
-            state.keys() != {"settings", "model", "optimizer", "random"}
-            or not _is_history(history)
-            or not all(isinstance(value, dict) for value in state.values())
-            or not is_plain([state["settings"], history])
-        ):
+        try:
+            as_plain([state["settings"], state["history"]])
+            parts = (state[name] for name in ("settings", "model", "optimizer", "random"))
+            whole = is_history(state["history"]) and all(isinstance(part, dict) for part in parts)
+        except (LookupError, AttributeError, TypeError, ValueError, RuntimeError):
+            whole = False
+        if not whole:
             raise UserError(f"{self.path} is not a resume point: delete it and start anew")
-        check_same(self.settings, state["settings"], self.path)
-        self.state = state | {"history": history}
-        return len(history)
+        if found := differences(self.path, self.settings, state["settings"]):
+            raise UserError(found)
+        self.state = state
+        return len(state["history"])
 
-    def continue_or_start(self, run: Run) -> int:
+    def continue_or_start(self, existing: str) -> int:
         """The epoch after which to continue; 0 for a new run.
 
-        A sweep continues what it finds; else the user has to ask. Raises UserError if there is
-        nothing to continue, or if a stopped run would be thrown away.
+        `existing` says what to do with a stopped run: "refuse" to replace it, "resume" it, which
+        must be there, or "continue" if there is one. Raises UserError.
         """
-        if run.resume or (run.in_sweep and self.path.exists()):
+        if existing == "resume" or (existing == "continue" and self.path.exists()):
             return self.load()
         if self.path.exists():
             raise UserError(f"{self.path} belongs to a stopped run: add --resume, or delete it")
@@ -73,9 +71,9 @@ class ResumePoint:
             self.save(model, optimizer, order, [])
             return []
         random, history = self.state["random"], self.state["history"]
-        if len(history) > epochs:
-            raise UserError(f"{self.path} is damaged: delete it and start anew")
         try:
+            if len(history) > epochs:
+                raise ValueError
             model.load_state_dict(self.state["model"])
             _check_optimizer(optimizer, self.state["optimizer"])
             optimizer.load_state_dict(self.state["optimizer"])
@@ -84,9 +82,7 @@ class ResumePoint:
             set_random_states(next(model.parameters()).device, random)
         except (AttributeError, LookupError, RuntimeError, TypeError, ValueError):
             raise UserError(f"{self.path} is damaged: delete it and start anew") from None
-        # Interned, as the names in the code are: else a checkpoint has the same content in other
-        # bytes, since pickle writes a string only once as long as it is the same object.
-        return [{sys.intern(k): v for k, v in entry.items()} for entry in history]
+        return history
 
     def save(
         self,
@@ -106,20 +102,10 @@ class ResumePoint:
             },
             "history": history,
         }
-        write_dict(self.path, state)
+        replace_file(self.path, packed(state))
 
     def remove(self) -> None:
         self.path.unlink(missing_ok=True)
-
-
-def _is_history(history: Any) -> bool:
-    """Whether it is a list with a dict for each epoch in turn, as `train` makes them."""
-    return isinstance(history, list) and all(
-        is_epoch(entry)
-        and {"epoch", "loss", "rate"} <= entry.keys() <= {"epoch", "loss", "rate", "errors"}
-        and entry["epoch"] == place
-        for place, entry in enumerate(history, start=1)
-    )
 
 
 def _check_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
@@ -135,32 +121,3 @@ def _check_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) ->
                 raise ValueError
     if len({tuple(values) for values in state["state"].values()}) > 1:
         raise ValueError
-
-
-def check_same(settings: dict[str, Any], earlier: dict[str, Any], path: Path) -> None:
-    """Raise UserError naming every setting in which a run differs from the one in `path`.
-
-    A hyperparameter that the earlier run does not record did not exist then: it is not compared.
-    """
-    now, then = _flat(settings), _flat(earlier)
-    if any(name.startswith("parameters.") for name in then):
-        now = {k: v for k, v in now.items() if k in then or not k.startswith("parameters.")}
-    differences = [
-        f"{name} is {now.get(name)!r}, was {reprlib.repr(then.get(name))}"
-        for name in sorted(now.keys() | then.keys())
-        if now.get(name) != then.get(name)
-    ]
-    if differences:
-        raise UserError(
-            f"{path} belongs to another run: {'; '.join(differences)}. Rerun with its settings, "
-            "choose another --output (for a single run), or delete it"
-        )
-
-
-def _flat(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings with those in a dict inside, such as "parameters", on a line of their own."""
-    flat: dict[str, Any] = {}
-    for name, value in settings.items():
-        inner = value if isinstance(value, dict) else {}
-        flat |= {f"{name}.{k}": v for k, v in inner.items()} or {name: value}
-    return flat

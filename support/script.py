@@ -1,13 +1,16 @@
 """How a script ends: one line and an exit status for whatever stops it."""
 
-import os
 import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
 from typing import NoReturn
 
+from tqdm import tqdm
+
 from support.errors import Stopped, UserError
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def run_script(main: Callable[[], None]) -> NoReturn:
@@ -16,43 +19,43 @@ def run_script(main: Callable[[], None]) -> NoReturn:
     The status is 2 for a UserError, an OSError and a lack of memory, 1 for a training run that
     failed or a reader of the output that has gone, 130 for Ctrl-C, 143 for SIGTERM.
     """
-    prepare_streams()
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before = {signum: signal.signal(signum, stop) for signum in signals}
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError):  # of a stream that is closed, or that is no file
+            stream.reconfigure(errors="backslashreplace")  # so that any character can be printed
+    tqdm.get_lock()  # made now: a signal while it is made would leave an AttributeError
+    before = {signum: signal.signal(signum, stop) for signum in SIGNALS}
     unraisable = sys.unraisablehook
     try:
         status = status_of(main)
-    except UserError as error:
-        status = error.status
-        complain(error)
-    except Stopped as stopped:
-        status = 128 + stopped.args[0]
-    except BrokenPipeError:  # of a reader such as `head`
-        status = 1
-    except OSError as error:
-        status = 2
-        complain(error)
-    except (MemoryError, RuntimeError) as error:
-        if not is_of_memory(error):
-            raise
-        status = 2
-        complain(UserError("not enough memory: try a smaller --batch-size or fewer --hidden-units"))
     finally:
         sys.unraisablehook = unraisable
         for signum, handler in before.items():
             signal.signal(signum, handler)
-    leave(status)
+    sys.exit(status)
 
 
 def status_of(main: Callable[[], None]) -> int:
-    """0, or what `main` gave to sys.exit, as after --help; once all it printed is out."""
-    status = 0
+    """Run `main`, print the error that stopped it, if any, and return the exit status."""
     try:
-        main()
-    except SystemExit as end:
-        status = int(end.code or 0)
-    sys.stdout.flush()
-    return status
+        try:
+            main()
+        finally:
+            print(end="", flush=True)
+    except SystemExit as end:  # as after --help
+        return int(end.code or 0)
+    except Stopped as stopped:
+        return 128 + stopped.args[0]
+    except UserError as error:
+        return complain(error, error.status)
+    except OSError as error:
+        sys.stdout = None  # else Python complains again at the end, if it cannot be written
+        is_of_reader = isinstance(error, BrokenPipeError)  # such as `head`, which has gone
+        return 1 if is_of_reader else complain(error, 2)
+    except (MemoryError, RuntimeError) as error:
+        if not is_of_memory(error):
+            raise
+        return complain("not enough memory: try a smaller --batch-size or fewer --hidden-units", 2)
+    return 0
 
 
 def is_of_memory(error: Exception) -> bool:
@@ -63,34 +66,14 @@ def is_of_memory(error: Exception) -> bool:
 
 def stop(signum: int, frame: object) -> NoReturn:
     """The handler of both signals."""
-    for each in (signal.SIGINT, signal.SIGTERM):  # a second one must not disturb the first
+    for each in SIGNALS:  # a second one must not disturb the first
         signal.signal(each, signal.SIG_IGN)
     sys.unraisablehook = lambda _: None  # nor what is thrown away half made complain of it
     raise Stopped(signum)
 
 
-def leave(status: int) -> NoReturn:
-    """Exit; under torchrun at once, as gloo's threads now and then abort a process that ends."""
-    try:
-        sys.stdout.flush()
-    except OSError:  # a full disk, or a reader that has gone: what is left to print goes nowhere
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    if "RANK" in os.environ:
-        os._exit(status)
-    sys.exit(status)
-
-
-def prepare_streams() -> None:
-    """Make sure that both streams exist and can print any character."""
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if stream is None:
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
-        elif hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
-
-
-def complain(error: Exception) -> None:
-    """One line, whatever names it holds; none where nobody can read it."""
-    with suppress(OSError):
+def complain(error: object, status: int) -> int:
+    """Print one line, whatever names it holds; returns the status."""
+    with suppress(OSError):  # where nobody can read it
         print("error:", " ".join(str(error).splitlines()), file=sys.stderr, flush=True)
+    return status

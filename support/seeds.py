@@ -1,7 +1,7 @@
-"""Seeds and other whole numbers, and the states of PyTorch's random generators."""
+"""Seeds, and the states of PyTorch's random generators."""
 
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,28 +16,14 @@ def as_seeds(seed: Any) -> tuple[list[int], bool]:
 
     Any whole numbers of 64 bits are taken, also NumPy's. Raises UserError for others.
     """
-    several = False
+    several = isinstance(seed, Iterable)
     try:
-        try:
-            seeds = [operator.index(seed)]
-        except TypeError:
-            seeds, several = [operator.index(one) for one in seed], True
+        seeds = [operator.index(one) for one in (seed if several else [seed])]
     except TypeError:
         seeds = []
     if not seeds or any(not -(2**63) <= one < 2**64 for one in seeds):
         raise UserError(f"a seed is a whole number of 64 bits, or several, not {seed!r}")
     return seeds, several
-
-
-def whole_number(name: str, value: Any, least: int) -> int:
-    """The value of that name as an int, also if it is NumPy's. Raises UserError for others."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise UserError(f"{name} must be a whole number, not {value!r}") from None
-    if number < least or isinstance(value, bool):
-        raise UserError(f"{name} must be a whole number of at least {least}, not {value!r}")
-    return number
 
 
 def random_states(device: torch.device) -> dict[str, Tensor]:
@@ -49,13 +35,10 @@ def random_states(device: torch.device) -> dict[str, Tensor]:
 
 
 def set_random_states(device: torch.device, states: dict[str, Any]) -> None:
-    """Put back what `random_states` returned."""
+    """Put back what `random_states` returned; of other devices than `device` nothing."""
     torch.set_rng_state(states["cpu"])
-    if device.type in states.keys() - {"cpu"}:  # else it was saved on another device
-        state = states[device.type]
-        if isinstance(state, list):  # in older resume points: one for each GPU
-            state = state[device.index or 0]
-        getattr(torch, device.type).set_rng_state(state, *_index(device))
+    if device.type in states.keys() - {"cpu"}:
+        getattr(torch, device.type).set_rng_state(states[device.type], *_index(device))
 
 
 def _index(device: torch.device) -> list[torch.device]:

@@ -1,186 +1,220 @@
-"""Many runs in one call of a script: every combination of the values given for its flags.
+"""Many runs in one call of a script, each with a row in a CSV file.
 
-`python distillation.py --temperature 1 4 20 --seed 0 1 2` is nine runs. Each has a line of its own
-in a CSV file; what has a line there already is not run again, so that rerunning the command
-continues a sweep that was stopped. `torchrun --nproc-per-node 2 distillation.py ...` shares them.
+`python distillation.py --temperature 1 4 20 --seed 0 1 2` is nine runs. What has a row already is
+not run again, so that rerunning the command continues a sweep that was stopped.
+`torchrun --nproc-per-node 2 distillation.py ...` shares them among processes.
 """
 
+import csv
+import io
+import itertools
 import os
-import signal
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
-from datetime import timedelta
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import torch.distributed as dist
 from tqdm import tqdm
 
 from support.errors import Stopped, TrainingFailed, UserError
-from support.files import check_regular
-from support.outputs import RunFiles, belongs_to, check_outputs
-from support.records import command_line
-from support.result_lines import Line, Text, append_lines, as_text, columns_for, read_lines
-from support.runs import FOLDER, Run
+from support.files import check_regular, locked
+from support.machine import processes
+from support.records import RESULT_COLUMNS, command_line, identity
+from support.runs import FOLDER, Run, RunFiles, belongs_to, make_folder
 
-RENDEZVOUS = timedelta(minutes=5)  # in which all processes of torchrun must have arrived
-Job = list[Run]  # trained together; as a rule one
-Work = Callable[[Job], list[Line]]  # trains them; the results of each
+STACKED_UNITS = 100  # up to here a stack of students takes less time than one after the other
+NOT_STACKED = ("hard_weight", "max_squared_length", "dropout_visible", "dropout_hidden")
+PATIENCE = 60  # seconds, for another process to write its row
+Row = dict[str, Any]  # by column
 
 
-def sweep(
-    args: Namespace,
-    runs: Sequence[Run],
-    setting: Line,
-    columns: Sequence[str],
-    work: Work,
-    group: Callable[[Sequence[Run]], list[Job]] = lambda runs: [[run] for run in runs],
-) -> None:
-    """Let `work` do the `runs`, those of a `group` together. Raises TrainingFailed if one failed.
+class Results:
+    """The runs of a command and their CSV file; `with` it, all that could fail early fails first.
 
-    A line has `setting`, its run's hyperparameters and seed, and what `work` returns (`columns`).
+    `setting` is what the runs share (`support.records.setting`). A row has the columns `shared` of
+    it, hyperparameters, seed, `columns` and the problem of a run that failed. A single run has no
+    row unless `--results` names a file. Leaving it raises TrainingFailed if a run has failed.
     """
-    rank, world = _processes()
-    if not runs[0].in_sweep:
-        if rank == 0:
-            _alone(runs[0], work)
-        _gathered([], world)  # wait for the first process, which does it
-        return
-    path = _results_path(args, runs)
-    header = columns_for(path, [*setting, *vars(runs[0].params), "seed", *columns, "problem"])
-    # Of the first process: others may run on machines that have not this file.
-    finished = [as_text(line) for line in _gathered([read_lines(path, header)], world)[0]]
-    starts = [as_text(setting | run.line()) for run in runs]  # of their lines
-    todo = [run for run, s in zip(runs, starts, strict=True) if not _is_among(s, finished)]
-    check_outputs(todo)  # that one cannot be written shows before the first is trained
-    if rank == 0:
-        append_lines(path, header)  # nothing but the names, for the same reason
-        done = len(runs) - len(todo)
-        print(f"{in_words(len(runs))}, {done} of them in {path} already", flush=True)
 
-    def lines_of(job: Job) -> list[Line]:
-        return [setting | line for line in _lines(job, work)]
+    def __init__(
+        self,
+        args: Namespace,
+        runs: Sequence[Run],
+        setting: dict[str, Any],
+        shared: Sequence[str],
+        columns: Sequence[str] = RESULT_COLUMNS,
+    ):
+        own = [{"parameters": dict(vars(run.params)), "seed": run.seed} for run in runs]
+        self.runs = [run._replace(record=setting | one) for run, one in zip(runs, own, strict=True)]
+        self.in_words = f"{len(runs)} run{'s' * (len(runs) > 1)}"
+        self.path = _results_path(args, runs) if runs[0].existing == "continue" else None
+        self.shared, self.own = shared, [*vars(runs[0].params), "seed"]  # what tells runs apart
+        self.header = [*self.shared, *self.own, *columns, "problem"]
+        # Of the plan, never of what is left: processes read the file at different moments.
+        self.process, self.world = processes()
+        self.mine = self.runs[self.process :: self.world]
+        self.quiet = args.quiet
 
-    lines = _shared_out(group(todo), lines_of, rank, world)
-    if rank == 0:
-        disable = args.quiet or not todo or len(runs) == 1 or None
-        _append_each(path, header, tqdm(lines, total=len(todo), unit="run", disable=disable))
-        _report(path, header, starts)
-    else:
-        list(lines)  # which does the runs
+    def __enter__(self) -> "Results":
+        left = self._without_row(self.runs)
+        if self.path:
+            for run in left:  # that one cannot be written shows before the first is trained
+                RunFiles(run.output).check()
+            self._append([], [])  # nothing but the names of the columns, for the same reason
+            if self.process == 0:
+                done = len(self.runs) - len(left)
+                print(f"{self.in_words}, {done} of them in {self.path} already")
+        silent = self.quiet or not left or len(self.runs) == 1 or None
+        self.bar = tqdm(total=len(left), unit="run", disable=silent)
+        return self
+
+    def stacks(self) -> Iterator[list[Run]]:
+        """This process's groups of small students, each temperature with each seed.
+
+        They are to be trained together, and are in `todo` as well if that fails.
+        """
+        groups: dict[tuple, list[Run]] = {}
+        for run in filter(is_stackable, self.runs):
+            alike = tuple(v for k, v in vars(run.params).items() if k != "temperature")
+            groups.setdefault(alike, []).append(run)
+        stacks = list(groups.values())[self.process :: self.world]
+        alone = [run for run in self.mine if not is_stackable(run)]
+        self.mine = [*itertools.chain(*stacks), *alone]
+        for stack in map(self._without_row, stacks):
+            temperatures = {run.params.temperature for run in stack}
+            if 1 < len(stack) == len(temperatures) * len({run.seed for run in stack}):
+                yield stack
+
+    def todo(self) -> Iterator[Run]:
+        """This process's runs, less those that have a row when it comes to them."""
+        return (run for run in self.mine if self._without_row([run]))
+
+    @contextmanager
+    def row(self, run: Run) -> Iterator[Row]:
+        """A dict to fill: the row of the run, which is written at the end, also if it fails."""
+        with self.rows([run]) as (row,):
+            yield row
+
+    @contextmanager
+    def rows(self, runs: Sequence[Run]) -> Iterator[list[Row]]:
+        """As `row`, for runs that are trained together; if that fails, none is written."""
+        rows: list[Row] = [{} for _ in runs]
+        try:
+            yield rows
+        except TrainingFailed as error:
+            if not self.path:
+                raise
+            if len(runs) > 1:
+                return
+            tqdm.write(f"{runs[0].output.stem}: {error}")
+            rows = [{"problem": str(error)}]
+        if self.path:
+            self._append(runs, rows)
+            self.bar.update(len(runs))
+
+    def __exit__(self, kind: type | None, error: BaseException | None, traceback: Any) -> None:
+        self.bar.close()
+        if isinstance(error, Stopped) and self.process == 0:
+            again = "There is nothing to continue."
+            if self.path:
+                again = f"What is done is in {self.path}: rerun the command to continue."
+            elif RunFiles(self.runs[0].output).resume_point.exists():
+                again = f"Continue with: {command_line(sys.argv[0])} --resume"
+            with suppress(OSError):  # of a reader that has gone
+                print("Stopped.", again)
+        if error is None and self.path and not self._without_row(self.runs):
+            self._report()  # of the processes, the one that ends last
+
+    def _report(self) -> None:
+        """The last line. Raises TrainingFailed if one of the runs failed."""
+        print(f"{self.in_words} in {self.path}")
+        problems = {self._key(row): row["problem"] for row in read_rows(self.path, self.header)}
+        failed = sum(bool(problems[self._key(_cells(run))]) for run in self.runs)
+        if failed:
+            raise TrainingFailed(
+                f"{failed} of {self.in_words} failed: see {self.path}; "
+                "to retry, delete those rows and rerun"
+            )
+
+    def _without_row(self, runs: Sequence[Run]) -> list[Run]:
+        rows = read_rows(self.path, self.header) if self.path else []
+        done = {self._key(row) for row in rows}
+        return [run for run in runs if self._key(_cells(run)) not in done]
+
+    def _key(self, row: Row) -> tuple:
+        """What tells its run from others: hyperparameters by value, 20 and "20.0" alike."""
+        return *(row[name] for name in self.shared), *(_number(row[name]) for name in self.own)
+
+    def _append(self, runs: Sequence[Run], rows: Sequence[Row]) -> None:
+        """Add rows to the file, below the names of the columns. Raises UserError."""
+        make_folder(self.path)
+        text = io.StringIO()
+        writer = csv.DictWriter(text, self.header, extrasaction="ignore", lineterminator="\n")
+        try:
+            with (
+                open(self.path, "a", newline="", encoding="utf-8") as file,
+                locked(self.path, PATIENCE),
+            ):
+                if file.seek(0, os.SEEK_END) == 0:
+                    writer.writeheader()
+                writer.writerows(_cells(run) | row for run, row in zip(runs, rows, strict=True))
+                file.write(text.getvalue())
+                file.flush()  # while it is locked
+        except (OSError, ValueError) as error:
+            raise UserError(f"cannot write {self.path}: {error}") from None
 
 
-def in_words(runs: int) -> str:
-    return "1 run" if runs == 1 else f"{runs} runs"
+def is_stackable(run: Run) -> bool:
+    """Whether its student is better trained together with others like it (`train_together`)."""
+    regularised = any(getattr(run.params, name) for name in NOT_STACKED)
+    small = run.params.hidden_units <= STACKED_UNITS
+    return small and not regularised and run.log is None  # a stack has no events
 
 
-def _is_among(start: Text, lines: Sequence[Text]) -> bool:
-    """Whether one of the lines starts so: it is that of the run."""
-    return any(start <= line for line in lines)
+def _cells(run: Run) -> Row:
+    """The columns of a run that are known before it. A teacher is the start of its SHA-256."""
+    known = identity(run.record)
+    digits = known["digits"].split()
+    return known | {
+        "keep": known["digits"],
+        "omit": " ".join(digit for digit in "0123456789" if digit not in digits),
+        "teacher": " ".join(word[:12] for word in known["teacher"].split()),
+    }
 
 
-def _alone(run: Run, work: Work) -> None:
-    """A single run; if it is stopped, a word on how to continue."""
+def _number(cell: Any) -> Any:
+    """A cell as a number, if it is one."""
     try:
-        work([run])
-    except Stopped:
-        again = f"Continue with: {command_line(sys.argv[0])} --resume"
-        with suppress(OSError):  # of a reader that has gone
-            kept = RunFiles(run.output).resume_point.exists()
-            print("Stopped.", again if kept else "There is nothing to continue.")
-        raise
+        return float(cell)
+    except ValueError:
+        return cell
 
 
-def _append_each(path: Path, header: list[str], lines: Iterable[Line]) -> None:
-    """Add each line when it comes; if that is stopped, a word on how to continue."""
+def read_rows(path: Path, header: Sequence[str]) -> list[dict[str, str]]:
+    """The rows of the file, if it is there. Raises UserError if it holds something else."""
     try:
-        for line in lines:
-            append_lines(path, header, line)
-    except Stopped:
-        with suppress(OSError):  # of a reader that has gone
-            print(f"Stopped. What is done is in {path}: rerun the command to continue.")
-        raise
-
-
-def _report(path: Path, header: list[str], runs: list[Text]) -> None:
-    """The last line of a sweep. Raises TrainingFailed if one of its runs failed."""
-    print(f"{in_words(len(runs))} in {path}")
-    failed = [as_text(line) for line in read_lines(path, header) if line["problem"]]
-    count = sum(_is_among(run, failed) for run in runs)
-    if count:
-        raise TrainingFailed(
-            f"{count} of {in_words(len(runs))} failed: see {path}; to try again, delete their lines"
-        )
-
-
-def _shared_out(
-    jobs: list[Job], lines_of: Callable[[Job], list[Line]], rank: int, world: int
-) -> Iterator[Line]:
-    """The lines of all jobs, as they are done, each by one of the processes."""
-    for first in range(0, len(jobs), world):
-        own = jobs[first + rank : first + rank + 1]  # none where they do not come out even
-        yield from _gathered([line for job in own for line in lines_of(job)], world)
+        text = path.read_bytes().decode("utf-8-sig")  # a spreadsheet may add a byte order mark
+        reader = csv.DictReader(io.StringIO(text, newline=""))
+        rows = list(reader)
+    except FileNotFoundError:
+        return []
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"cannot read {path}: {getattr(error, 'strerror', error)}") from None
+    if text and reader.fieldnames != list(header):
+        raise UserError(f"{path} has other columns: choose another file for --results")
+    cut = text and not text.endswith("\n")
+    if cut or any(None in (*row, *row.values()) for row in rows):
+        raise UserError(f"{path} has an incomplete row, usually the last. Delete it and rerun")
+    return rows
 
 
 def _results_path(args: Namespace, runs: Sequence[Run]) -> Path:
-    """The CSV file for the lines. Raises UserError if it cannot be what is asked."""
+    """The CSV file for the rows. Raises UserError if it cannot be what is asked."""
     path = args.results or FOLDER / f"{Path(sys.argv[0]).stem}.csv"
-    if path.parent != FOLDER and not path.parent.is_dir():
-        raise UserError(f"cannot write {path}: there is no folder {path.parent}")
-    if path.suffix in (".pt", ".lock", ".resume", ".part") or path.name.endswith(".pt.csv"):
-        raise UserError(
-            f"--results {path} looks like a file that a run writes: choose another name"
-        )
-    if belongs_to(path, runs):
-        raise UserError(f"--results {path} is a file of the run itself: choose another")
+    of_runs = path.suffix in (".pt", ".lock", ".resume", ".part") or path.name.endswith(".pt.csv")
+    if of_runs or belongs_to(path, runs):
+        raise UserError(f"--results {path} looks like a file of a run: choose another name")
     check_regular(path)
     return path
-
-
-def _lines(job: Job, work: Work) -> list[Line]:
-    """Hyperparameters, seed and results of each run; one that fails does not stop the others."""
-    try:
-        return [run.line() | result for run, result in zip(job, work(job), strict=True)]
-    except TrainingFailed as error:
-        if len(job) > 1:  # together, where one that fails stops all
-            return [line for run in job for line in _lines([run], work)]
-        tqdm.write(f"{job[0].output.stem}: {error}")
-        return [job[0].line() | {"problem": str(error)}]
-
-
-def _processes() -> tuple[int, int]:
-    """This process's number and how many there are; one, unless torchrun started them."""
-    if "RANK" not in os.environ:
-        return 0, 1
-    # Python's handlers of signals would wait as long as this.
-    handlers = {s: signal.signal(s, signal.SIG_DFL) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        if not 0 <= int(os.environ["RANK"]) < int(os.environ.get("WORLD_SIZE", 0)):
-            raise ValueError("RANK is not between 0 and WORLD_SIZE")
-        store, rank, world = next(dist.rendezvous("env://", timeout=RENDEZVOUS))
-        store.set(f"arrived {rank}", "")
-        store.wait([f"arrived {number}" for number in range(world)], RENDEZVOUS)
-        # gloo on GPUs too: only lines of text travel, and some wait for long runs of others.
-        options = {"store": store, "rank": rank, "world_size": world}
-        dist.init_process_group("gloo", timeout=timedelta(days=30), **options)
-    except (ValueError, TypeError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"the processes of torchrun do not find each other: {reason}") from None
-    finally:
-        for signum, handler in handlers.items():
-            signal.signal(signum, handler)
-    return rank, world
-
-
-def _gathered(lines: list[Any], world: int) -> list[Any]:
-    """The lines of all processes, in their order, once each of them has done its job."""
-    if world == 1:
-        return lines
-    everything: list[Any] = [None] * world
-    try:
-        dist.all_gather_object(everything, lines)
-    except RuntimeError:
-        raise UserError("another process of torchrun has ended: its own line says why") from None
-    return [line for part in everything for line in part]

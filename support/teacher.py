@@ -1,117 +1,95 @@
-"""The teacher of a distillation, a net or an ensemble: loading it and checking its logits."""
+"""What a teacher, or any net, must take and return; loading the teacher of a distillation."""
 
-import argparse
+import reprlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from dataset import VALIDATION, Digits, Mnist
-from layers import RectifierNet
-from support.checkpoints import check_distinct, load_checkpoint, model_from, note_on_data
-from support.command_line import TEACHER
+from dataset import Digits, Mnist
+from layers import CLASSES, RectifierNet, StackedNet
+from support.checkpoints import MODELS, load_checkpoint, model_from, unwrapped
 from support.errors import UserError
 from support.files import sha256
-from support.outputs import belongs_to
-from support.runs import Run
+from support.script import is_of_memory
+from support.seeds import as_seeds
+
+TEACHER = MODELS / "cumbersome_model_1200.pt"  # unless another is named
+Ensemble = list | tuple | nn.ModuleList  # of nets
+WANTED = "take float32 pixels (N, 784) in [0, 1] and return logits (N, 10)"
+REMEDY = (
+    "wrap it in a module that does; for a net of images "
+    "nn.Sequential(nn.Unflatten(1, (1, 28, 28)), net)"
+)
 
 
 def load_teacher(
-    args: argparse.Namespace, runs: Sequence[Run], mnist: Mnist
+    paths: Sequence[Path], mnist: Mnist, quiet: bool = False
 ) -> tuple[list[RectifierNet], dict[str, Any]]:
-    """The nets in `args.teacher`, in the order of their SHA-256, and what their students record.
+    """The nets in the files, in the order of their SHA-256, and what their students record.
 
     Says so if one has learned from images on which the student's errors are counted, or from other
     data. Raises UserError if they are held out to choose by (such a choice would be worth nothing),
-    if one of the `runs` would replace it, and if two are the same.
+    and if two are the same.
     """
     # Sorted, so that A B and B A are the same teacher to the last bit.
-    sums, paths = zip(
-        *sorted((sha256(path), path) for path in args.teacher or [TEACHER]), strict=True
-    )
-    nets = [_load_net(path, args, runs, mnist) for path in paths]
-    check_distinct(nets, paths)
-    teacher = {"file": ", ".join(path.name for path in paths), "sha256": ", ".join(sums)}
-    if len(nets) > 1:
-        teacher["mean"] = "arithmetic" if args.arithmetic_mean else "geometric"
-    return nets, teacher
-
-
-def _load_net(
-    path: Path, args: argparse.Namespace, runs: Sequence[Run], mnist: Mnist
-) -> RectifierNet:
-    """One of the nets, as `load_teacher` says."""
-    checkpoint = load_checkpoint(path)
-    if belongs_to(path, runs):
-        raise UserError(
-            f"the student would replace its teacher {path}: choose another --output, or copy it"
-        )
-    learned_from = checkpoint.get("data_set", {}).get("name")
-    if mnist.held_out and learned_from != mnist.name:
-        raise UserError(
-            f"{path} may have learned from the held-out images: name one with --teacher that "
-            "`train.py --validation` made from the same data"
-        )
-    if not args.quiet:
-        if mnist.name == "sample" and learned_from in ("MNIST", "MNIST" + VALIDATION):
+    sums, paths = zip(*sorted((sha256(path), path) for path in paths), strict=True)
+    nets = []
+    for path in paths:
+        checkpoint = load_checkpoint(path)
+        learned_from = checkpoint.get("data_set", {}).get("name")
+        if mnist.held_out and learned_from != mnist.name:
+            raise UserError(
+                f"{path} may have learned from the held-out images: name one with --teacher that "
+                "`train.py --validation` made from the same data"
+            )
+        if mnist.source == "sample" and str(learned_from).startswith("MNIST") and not quiet:
             print(f"{path.name} has seen the sample's test images, MNIST's training images.")
-        if note := note_on_data(path, checkpoint):
+        if (note := note_on_data(path, checkpoint)) and not quiet:
             print(note)
-    return model_from(checkpoint)
+        nets.append(model_from(checkpoint))
+    check_distinct(nets, paths)
+    return nets, {"file": ", ".join(path.name for path in paths), "sha256": ", ".join(sums)}
 
 
-def temperature_of_mean(args: argparse.Namespace, runs: Sequence[Run]) -> float | None:
-    """The T at which an ensemble's distributions are averaged; None if its logits are.
-
-    Raises UserError for several temperatures, as the soft targets are made once for all `runs`, and
-    for an `--arithmetic-mean` of a single net.
-    """
-    if not args.arithmetic_mean:
+def note_on_data(path: Path, checkpoint: dict[str, Any]) -> str | None:
+    """A sentence if its net is recorded to have learned from something else than MNIST."""
+    name = checkpoint.get("data_set", {}).get("name", "MNIST")
+    if str(name).removesuffix(" validation") in ("MNIST", "sample"):
         return None
-    if len(args.teacher) < 2:
-        raise UserError("--arithmetic-mean needs several nets: name them all after --teacher")
-    temperatures = {run.params.temperature for run in runs}
-    if len(temperatures) > 1:
-        raise UserError("--arithmetic-mean needs a single --temperature, at which it is taken")
-    return temperatures.pop()
+    return f"{path} was trained on {reprlib.repr(name)}, not on MNIST."
 
 
-def distillation_setting(
-    args: argparse.Namespace, mnist: Mnist, teacher: dict[str, Any]
-) -> dict[str, str]:
-    """What, besides hyperparameters and seed, tells one distillation from another."""
-    sums = " ".join(text[:12] for text in teacher["sha256"].split(", "))
-    mean = f" {teacher['mean']}" if "mean" in teacher else ""
-    return {"data": mnist.name, "precision": args.precision, "teacher": sums + mean}
+def check_distinct(nets: Sequence[RectifierNet], paths: Sequence[Path]) -> None:
+    """Raise UserError if two nets of an ensemble have the same weights.
 
-
-def report_teacher(args: argparse.Namespace, transfer_set: Digits) -> None:
-    """Print how many of the student's training images its teacher gets wrong."""
-    if not args.quiet:
-        print(_errors_in_words(transfer_set))
+    As they have if both were trained with the same seed and settings, in files that differ.
+    """
+    first: dict[bytes, Path] = {}
+    for net, path in zip(nets, paths, strict=True):
+        weights = b"".join(value.numpy().tobytes() for value in net.state_dict().values())
+        if (same := first.setdefault(weights, path)) is not path:
+            raise UserError(f"{path} is the same net as {same}: name each net of an ensemble once")
 
 
 def warn_of_teacher(transfer_set: Digits) -> None:
     """Warn if the teacher gets most of the student's training images wrong."""
-    if _wrong(transfer_set) > len(transfer_set) / 2:
-        warnings.warn(_errors_in_words(transfer_set), stacklevel=3)
+    sentence, is_poor = errors_of_teacher(transfer_set)
+    if is_poor:
+        warnings.warn(sentence, stacklevel=3)
 
 
-def _wrong(transfer_set: Digits) -> int:
-    return int((transfer_set.teacher_logits.argmax(1) != transfer_set.labels).sum())
-
-
-def _errors_in_words(transfer_set: Digits) -> str:
-    wrong, cases = _wrong(transfer_set), len(transfer_set)
-    hint = (
-        ": is it untrained, or for pixels of another range than [0, 1]?"
-        if wrong > cases / 2
-        else "."
-    )
-    return f"The teacher is wrong on {wrong:,} of the {cases:,} training images{hint}"
+def errors_of_teacher(transfer_set: Digits) -> tuple[str, bool]:
+    """How many of the training images it gets wrong, in a sentence; whether these are most."""
+    wrong = int((transfer_set.teacher_logits.argmax(1) != transfer_set.labels).sum())
+    cases = len(transfer_set)
+    is_poor = wrong > cases / 2
+    hint = ": is it untrained, or for pixels of another range than [0, 1]?" if is_poor else "."
+    return f"The teacher is wrong on {wrong:,} of the {cases:,} training images{hint}", is_poor
 
 
 def check_logits(logits: Tensor) -> None:
@@ -129,3 +107,65 @@ def check_logits(logits: Tensor) -> None:
             "the teacher returns probabilities, not logits: leave out its softmax or sigmoid, or "
             "return the logarithm of the probabilities"
         )
+
+
+@contextmanager
+def taking_pixels(net: Any) -> Iterator[None]:
+    """Turn whatever `net` raises for pixels into a UserError that says what it must take."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # modules raise all kinds for what they do not take
+        if is_of_memory(error):
+            raise
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"a net must {WANTED}, but this {type(net).__name__} raised {type(error).__name__} "
+            f"({reason}): {REMEDY}"
+        ) from None
+
+
+def checked_logits(net: Any, logits: Any, cases: int) -> Tensor:
+    """float32 logits (N, 10), of a stack (S, N, 10). Raises UserError for anything else."""
+    dense = isinstance(logits, Tensor) and logits.layout is torch.strided
+    if dense and logits.is_floating_point():
+        stacked = isinstance(unwrapped(net), StackedNet)
+        if logits.shape[stacked:] == (cases, CLASSES):
+            return logits.float()
+    came = f"a {type(logits).__name__}"
+    if isinstance(logits, Tensor):
+        came = f"{str(logits.dtype)[6:]} {tuple(logits.shape)} for {cases} images"
+    raise UserError(f"a net must {WANTED}, but this {type(net).__name__} returned {came}: {REMEDY}")
+
+
+def check_digits(digits: Any) -> None:
+    """Raise UserError for a data set of another class."""
+    if not isinstance(digits, Digits):
+        raise UserError(
+            f"a {type(digits).__name__} is not a set of Digits: make one with `as_digits`, or take "
+            "`load_mnist().training`"
+        )
+
+
+def checked_device(
+    model: nn.Module, training_set: Digits, test_set: Digits | None, seed: Any
+) -> torch.device:
+    """Where the weights of `model` are.
+
+    Raises UserError if it has none that can be trained, for other sets than Digits, and for several
+    seeds unless it is a stack.
+    """
+    check_digits(training_set)
+    if test_set is not None:
+        check_digits(test_set)
+    if isinstance(model, Ensemble):
+        raise UserError("an ensemble is not trained as one net: train its nets one by one")
+    parameters = list(model.parameters()) if isinstance(model, nn.Module) else []
+    if not any(parameter.requires_grad for parameter in parameters):
+        name = type(model).__name__
+        raise UserError(f"a net must {WANTED}; this {name} has no weights to train: {REMEDY}")
+    _, several = as_seeds(seed)
+    if several != isinstance(unwrapped(model), StackedNet):
+        raise UserError("a net takes one seed, and a stack of nets several")
+    return parameters[0].device

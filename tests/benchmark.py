@@ -39,10 +39,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from common import MNIST_ROOT
 
 from dataset import get_dataloader, load_mnist
-from distillation import distillation_loss
+from distillation import distillation_loss, stacked_loss
 from evaluate import logits_of
 from layers import CumbersomeNet, SmallNet, StackedNet, init_weights
-from support.command_line import Parser, flag_type
+from support.command_line import Parser
 from support.errors import UserError
 from support.hyperparameters import Allowed, default_params
 from support.script import run_script
@@ -74,9 +74,9 @@ def project(task: Task) -> Run:
     model = net(task.units, params.dropout_visible, params.dropout_hidden)
     init_weights(model, params.init_std)
     if len(task.temperatures) > 1:  # as `distill_together` does
-        each, seed = torch.tensor(task.temperatures * len(SEEDS))[:, None, None], SEEDS
+        each, seed = torch.tensor(task.temperatures * len(SEEDS)), SEEDS
         model = StackedNet([model] * len(each), orders=len(SEEDS))
-        loss = distillation_loss(each, params.hard_weight)
+        loss = stacked_loss(each)
     loader = get_dataloader(digits, 100, seed, params.jitter)
     optimizer = make_optimizer(model, params)
     return partial(train_one_epoch, model, loader, optimizer, loss, params, 0, task.precision)
@@ -259,7 +259,7 @@ def print_table(results: dict[Task, dict[str, Any]], precisions: Sequence[str]) 
 
 def main() -> None:
     parser = Parser("python tests/benchmark.py\n", description=__doc__)
-    count, both = flag_type(Allowed(int, low=1, high=500)), ("fp32", "bf16")
+    count, both = Allowed(int, low=1, high=500).check, ("fp32", "bf16")
     parser.add_argument("--rounds", type=count, default=3, help="[3]")
     parser.add_argument("--batches", type=count, help="minibatches to time in each round")
     parser.add_argument("--precision", choices=both, nargs="+", default=both, help="[both]")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from common import MNIST_ROOT, ROOT, split_words
+from common import MNIST_ROOT, ROOT, everything_in, split_words
 
 import dataset
 import evaluate
@@ -95,6 +95,21 @@ def stops(
             run_script(lambda: call(script, *words))
         out, err = capsys.readouterr()
         return SimpleNamespace(status=stop.value.code or 0, out=out, err=err)
+
+    return call_script
+
+
+@pytest.fixture
+def refused(stops: Callable[..., SimpleNamespace], tmp_path: Path) -> Callable[..., None]:
+    """refused(script, *words, naming="flag file"): one line with these words; no file changes."""
+
+    def call_script(script: ModuleType, *words: object, naming: str) -> None:
+        before = everything_in(tmp_path)
+        stop = stops(script, *words)
+        (line,) = stop.err.splitlines()
+        assert stop.status == 2 and line.startswith("error: ")
+        assert all(word in line for word in naming.split()), line
+        assert everything_in(tmp_path) == before
 
     return call_script
 

@@ -14,9 +14,9 @@ from torch.nn.utils import prune
 
 from dataset import pixels
 from layers import CumbersomeNet, SmallNet
-from support.archives import read_dict
 from support.checkpoints import load_checkpoint, load_model, save_model
 from support.errors import UserError
+from support.files import read_dict
 
 # Checkpoints
 
@@ -105,6 +105,8 @@ FOREIGN = {
     "a state_dict that is a list": a_checkpoint() | {"state_dict": [1]},
     "the state_dict of another net": a_checkpoint()
     | {"state_dict": nn.Sequential(nn.Linear(784, 6), nn.Linear(6, 10)).state_dict()},
+    "the state_dict of a wrapped net": a_checkpoint()
+    | {"state_dict": nn.DataParallel(random_net(6)).state_dict()},
     "one layer more": with_state(extra_weight=torch.zeros(2)),
     "one bias less": without_layer("output.bias"),
     "a wrong shape": with_state(hidden2_weight=torch.zeros(6, 7)),
@@ -239,7 +241,7 @@ def test_plain_values_of_other_classes_are_saved_as_plain_values(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "value", [np.arange(3), torch.ones(2), {1, 2}, object(), {3: "x"}, 1j, b"x", Path("x"), len]
+    "value", [np.arange(3), torch.ones(2), {1, 2}, object(), {(3,): 4}, 1j, b"x", Path("x"), len]
 )
 def test_what_is_not_a_plain_value_is_refused_before_anything_is_written(tmp_path, value):
     for record in ({"note": value}, {"history": [{"x": value}]}):
@@ -271,22 +273,11 @@ def test_a_net_of_another_kind_is_refused(tmp_path, net):
 def test_a_net_that_was_changed_by_a_tool_is_refused_naming_what_is_odd(tmp_path):
     net = random_net(5)
     prune.l1_unstructured(net.hidden1, "weight", amount=0.5)
-    with pytest.raises(UserError, match="weight_orig"):
+    with pytest.raises(UserError, match="hidden1"):
         save_model(tmp_path / "net.pt", net)
     prune.remove(net.hidden1, "weight")
     save_model(tmp_path / "net.pt", net)
     assert same_weights(load_model(tmp_path / "net.pt"), net)
-
-
-@pytest.mark.parametrize(
-    ("prefix", "wrapper"), [("module.", "DataParallel"), ("_orig_mod.", "compile")]
-)
-def test_a_state_dict_of_a_wrapped_net_is_refused_with_that_said(tmp_path, prefix, wrapper):
-    content = a_checkpoint()
-    content["state_dict"] = {prefix + k: v for k, v in content["state_dict"].items()}
-    torch.save(content, tmp_path / "net.pt")
-    with pytest.raises(UserError, match=wrapper):
-        load_model(tmp_path / "net.pt")
 
 
 def test_units_may_be_a_number_of_numpy(tmp_path):

@@ -118,7 +118,7 @@ def test_an_error_in_a_word_of_several_lines_is_one_line(stops):
 def test_help_tells_every_hyperparameter_with_its_meaning_and_values(stops, script, kind):
     stop = stops(script, "--help")
     assert (stop.status, stop.err) == (0, "")
-    told = dict(re.findall(r"^  --([\w-]+) [\w|]+ \.\.\.\s+(.*)$", stop.out, re.MULTILINE))
+    told = dict(re.findall(r"^  --([\w-]+) [^[]+\[[\w|]+ \.\.\.\]\s+(.*)$", stop.out, re.MULTILINE))
     local, paper = (vars(default_params(params, kind)) for params in ("local", "paper"))
     for name in local:
         meaning, defaults = re.fullmatch(r"(.+) \[(.+)\]", told[name.replace("_", "-")]).groups()
@@ -131,7 +131,7 @@ def test_help_tells_every_hyperparameter_with_its_meaning_and_values(stops, scri
 
 def test_help_of_the_script_without_threes_tells_the_values_that_it_takes(stops):
     out = stops(distillation_no_three, "--help").out
-    told = dict(re.findall(r"^  --([\w-]+) [\w|]+ \.\.\.\s+(.*)$", out, re.MULTILINE))
+    told = dict(re.findall(r"^  --([\w-]+) [^[]+\[[\w|]+ \.\.\.\]\s+(.*)$", out, re.MULTILINE))
     assert re.search(r"\[.*\b300\b", told["hidden-units"])
     assert re.search(r"\[.*\b8(\.0)?\b", told["temperature"])
 

@@ -440,11 +440,6 @@ def test_students_distilled_together_take_whole_numbers_as_seeds(some_digits):
             distill_together([2.0], seeds, random_net(), some_digits, some_params("Distilled"))
 
 
-def test_there_is_no_loss_on_labels_for_a_stack():
-    with pytest.raises(UserError, match="hard_weight"):
-        distillation_loss(torch.ones(2, 1, 1), 0.1)
-
-
 def test_an_empty_transfer_set_is_refused(some_digits):
     params = some_params("Distilled")
     with pytest.raises(UserError, match="no image"):

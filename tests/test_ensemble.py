@@ -247,7 +247,7 @@ def test_going_on_with_another_mean_is_refused(stops, call, files):
     words = f"{QUICK} --output net.pt --quiet"
     call(distillation, "--teacher", *files, words)
     stop = stops(distillation, "--teacher", *files, words, "--arithmetic-mean --resume")
-    assert stop.status == 2 and "teacher.mean" in stop.err
+    assert stop.status == 2 and "arithmetic" in stop.err
 
 
 def test_the_ensemble_is_the_last_row(call, capsys, files, sample):

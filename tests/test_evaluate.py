@@ -12,7 +12,6 @@ from torch import Tensor
 import evaluate
 from dataset import Mnist, pixels
 from evaluate import count_errors, logits_of, measure
-from support.archives import write_dict
 from support.checkpoints import load_checkpoint, load_model, save_model
 
 MODELS = ROOT / "models"
@@ -107,7 +106,6 @@ def test_a_net_without_a_record_is_evaluated_on_mnist_too(call, capsys, monkeypa
         {"parameters": {"temperature": torch.ones(2)}},
         {"parameters": {"jitter": []}},
         {"result": {"errors": torch.ones(2)}},
-        {"result": {5: 3}},
     ],
 )
 def test_a_record_of_another_form_does_not_break_the_table(
@@ -116,7 +114,7 @@ def test_a_record_of_another_form_does_not_break_the_table(
     named = Mnist(sample.training, sample.test, "MNIST")
     monkeypatch.setattr(evaluate, "load_mnist", lambda *_: named)
     save_model("net.pt", random_net(5))
-    write_dict("net.pt", load_checkpoint("net.pt") | record)
+    torch.save(load_checkpoint("net.pt") | record, "net.pt")
     stop = stops(evaluate, "net.pt")
     assert (stop.status, len(stop.err.splitlines())) == (2, 1)
 
@@ -124,7 +122,7 @@ def test_a_record_of_another_form_does_not_break_the_table(
 def test_without_arguments_all_checkpoints_in_models_are_evaluated(
     call, capsys, monkeypatch, tmp_path
 ):
-    monkeypatch.setattr("support.checkpoints.MODELS", tmp_path)
+    monkeypatch.setattr(evaluate, "MODELS", tmp_path)
     for name in ("b", "a"):
         save_model(tmp_path / f"{name}.pt", random_net(5))
     call(evaluate, "--json")
@@ -133,7 +131,7 @@ def test_without_arguments_all_checkpoints_in_models_are_evaluated(
 
 
 def test_without_any_checkpoint_it_says_how_to_come_by_one(stops, monkeypatch, tmp_path):
-    monkeypatch.setattr("support.checkpoints.MODELS", tmp_path)
+    monkeypatch.setattr(evaluate, "MODELS", tmp_path)
     stop = stops(evaluate)
     assert (stop.status, len(stop.err.splitlines())) == (2, 1)
     assert "train.py" in stop.err

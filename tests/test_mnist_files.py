@@ -13,7 +13,6 @@ from common import MNIST_ROOT, random_digits
 
 import dataset
 from dataset import Mnist, load_mnist
-from support import mnist_files
 from support.errors import UserError
 from support.mnist_files import read_mnist
 
@@ -26,9 +25,7 @@ NAMES = (
 
 
 def idx_file(array: np.ndarray) -> bytes:
-    header = struct.pack(">BBBB", 0, 0, 8, array.ndim) + struct.pack(
-        f">{array.ndim}I", *array.shape
-    )
+    header = struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape)
     return header + array.tobytes()
 
 
@@ -46,12 +43,18 @@ def small_mnist(tmp_path, monkeypatch):
     return raw.parent.parent
 
 
+@pytest.fixture
+def raw(small_mnist):
+    """Where its files are."""
+    return small_mnist / "MNIST" / "raw"
+
+
 def is_small_mnist(mnist: Mnist) -> bool:
+    made = (random_digits(cases, seed=cases) for cases in (30, 20))
     return all(
-        torch.equal(found.images, made.images) and torch.equal(found.labels, made.labels)
-        for found, made in zip(
-            mnist[:2], (random_digits(30, 30), random_digits(20, 20)), strict=True
-        )
+        torch.equal(getattr(found, field), getattr(digits, field))
+        for found, digits in zip(mnist[:2], made, strict=True)
+        for field in ("images", "labels")
     )
 
 
@@ -66,15 +69,10 @@ def test_the_training_and_the_test_set_come_from_their_own_files(small_mnist):
     assert mnist.test.indices.tolist() == list(range(20))
 
 
-def test_mnist_is_looked_for_in_the_folder_that_the_environment_names(small_mnist, monkeypatch):
+def test_the_folder_that_is_given_goes_before_that_of_the_environment(small_mnist, monkeypatch):
     monkeypatch.setenv("MNIST_DIR", str(small_mnist))
     assert is_small_mnist(load_mnist(source="auto"))
-
-
-def test_a_folder_that_is_given_goes_before_that_of_the_environment(
-    small_mnist, tmp_path, monkeypatch
-):
-    monkeypatch.setenv("MNIST_DIR", str(tmp_path / "elsewhere"))
+    monkeypatch.setenv("MNIST_DIR", str(small_mnist / "elsewhere"))
     assert is_small_mnist(load_mnist(small_mnist, "mnist"))
 
 
@@ -92,11 +90,10 @@ def test_whoever_names_a_folder_gets_no_other_data(tmp_path, monkeypatch, source
     assert not folder.exists()
 
 
-def pack(folder):
+def pack(raw):
     for name in NAMES:
-        path = folder / "MNIST" / "raw" / name
-        path.with_name(f"{name}.gz").write_bytes(gzip.compress(path.read_bytes()))
-        path.unlink()
+        (raw / f"{name}.gz").write_bytes(gzip.compress((raw / name).read_bytes()))
+        (raw / name).unlink()
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -109,15 +106,13 @@ def pack(folder):
         (".", "."),
     ],
 )
-def test_the_files_are_found_from_wherever_in_the_tree(
-    small_mnist, tmp_path, packed, dotted, place, named
-):
+def test_the_files_are_found_from_wherever_in_the_tree(raw, tmp_path, packed, dotted, place, named):
     """Gzipped or not, and under names with a dot; the folder is not written to."""
     if packed:
-        pack(small_mnist)
+        pack(raw)
     folder = tmp_path / "kept" / place
     folder.mkdir(parents=True)
-    for path in (small_mnist / "MNIST" / "raw").iterdir():
+    for path in raw.iterdir():
         path.rename(folder / (path.name.replace("-idx", ".idx") if dotted else path.name))
     before = sorted(tmp_path.rglob("*"))
     assert is_small_mnist(load_mnist((folder / named).resolve(), "mnist"))
@@ -131,17 +126,49 @@ def test_a_folder_of_the_user_is_expanded(small_mnist, monkeypatch):
     assert is_small_mnist(load_mnist(source="auto"))
 
 
-def test_a_whole_copy_is_taken_although_another_is_being_written(small_mnist):
-    """As by a program that unpacks beside the archive."""
-    raw = small_mnist / "MNIST" / "raw"
-    whole = (raw / NAMES[0]).read_bytes()
-    (raw / f"{NAMES[0]}.gz").write_bytes(gzip.compress(whole))
-    (raw / NAMES[0]).write_bytes(whole[:100])
+def beside_folders(raw):
+    """With a dash, as some archives unpack; the files have a dot."""
+    for name in NAMES:
+        (raw / name).rename(raw / name.replace("-idx", ".idx"))
+        (raw / name).mkdir()
+
+
+def packed_without_an_ending(raw):
+    pack(raw)
+    for name in NAMES:
+        (raw / f"{name}.gz").rename(raw / name)
+
+
+def unpacked_with_an_ending(raw):
+    for name in NAMES:
+        (raw / name).rename(raw / f"{name}.gz")
+
+
+def beside_data_of_an_old_torchvision(raw):
+    (raw.parent / "processed").mkdir()
+    for name in ("training.pt", "test.pt"):
+        tensors = (torch.zeros(5, 28, 28, dtype=torch.uint8), torch.zeros(5).long())
+        torch.save(tensors, raw.parent / "processed" / name)
+
+
+@pytest.mark.parametrize(
+    "arrange",
+    [
+        beside_folders,
+        packed_without_an_ending,
+        unpacked_with_an_ending,
+        beside_data_of_an_old_torchvision,
+    ],
+)
+def test_whole_files_are_found_by_what_is_in_them(small_mnist, raw, arrange):
+    arrange(raw)
     assert is_small_mnist(load_mnist(small_mnist, "mnist"))
 
 
-def test_a_single_missing_file_is_not_made_up(small_mnist, tmp_path, monkeypatch):
-    (small_mnist / "MNIST" / "raw" / NAMES[2]).unlink()
+def test_a_single_missing_file_is_not_made_up(small_mnist, raw, monkeypatch):
+    """Neither by data of an old torchvision."""
+    beside_data_of_an_old_torchvision(raw)
+    (raw / NAMES[2]).unlink()
     for source in ("auto", "mnist"):
         with pytest.raises(UserError, match=NAMES[2]):
             load_mnist(small_mnist, source)
@@ -155,17 +182,11 @@ def test_a_single_missing_file_is_not_made_up(small_mnist, tmp_path, monkeypatch
 @pytest.mark.parametrize("source", ["auto", "mnist"])
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("damage", ["longer", "shorter", "empty", "one bit"])
-def test_a_corrupt_file_of_mnist_is_named(small_mnist, source, name, damage):
-    path = small_mnist / "MNIST" / "raw" / name
-    whole = path.read_bytes()
-    path.write_bytes(
-        {
-            "longer": whole + b"\0",
-            "shorter": whole[:-1],
-            "empty": b"",
-            "one bit": whole[:-1] + bytes([whole[-1] ^ 1]),
-        }[damage]
-    )
+def test_a_corrupt_file_of_mnist_is_named(small_mnist, raw, source, name, damage):
+    whole = (raw / name).read_bytes()
+    one_bit = whole[:-1] + bytes([whole[-1] ^ 1])
+    contents = {"longer": whole + b"\0", "shorter": whole[:-1], "empty": b"", "one bit": one_bit}
+    (raw / name).write_bytes(contents[damage])
     with pytest.raises(UserError, match=f"{name} is corrupt"):
         load_mnist(small_mnist, source)
 
@@ -194,52 +215,41 @@ def test_a_corrupt_copy_of_mnist_is_named(mnist, tmp_path):
 # Torchvision and the download
 
 
-def break_torchvision(monkeypatch, how):
-    monkeypatch.setitem(sys.modules, "torchvision.datasets", None)
-    if how != "missing":  # it raises when it is imported
+BROKEN = [RuntimeError("no torchvision::nms"), AttributeError("a"), OSError("b"), SyntaxError("c")]
 
-        def refuse(self, name, path=None, target=None):
+
+def break_torchvision(monkeypatch, error):
+    """It raises `error` when it is imported; without one it is not installed."""
+
+    class Finder:
+        def find_spec(self, name, path=None, target=None):
             if name.startswith("torchvision"):
-                raise RuntimeError("operator torchvision::nms does not exist")
+                raise error
 
-        monkeypatch.delitem(sys.modules, "torchvision.datasets")
-        monkeypatch.delitem(sys.modules, "torchvision", raising=False)
-        finder = type("Finder", (), {"find_spec": refuse})()
-        monkeypatch.setattr(sys, "meta_path", [finder, *sys.meta_path])
+    for name in [name for name in sys.modules if name.startswith("torchvision")]:
+        monkeypatch.delitem(sys.modules, name)
+    if error:
+        monkeypatch.setattr(sys, "meta_path", [Finder(), *sys.meta_path])
+    else:
+        monkeypatch.setitem(sys.modules, "torchvision.datasets", None)
 
 
-@pytest.mark.parametrize("broken", ["missing", "torch and torchvision do not go together"])
-def test_without_torchvision_auto_takes_the_sample(tmp_path, monkeypatch, broken):
+@pytest.mark.parametrize("error", [None, *BROKEN], ids=repr)
+def test_without_torchvision_auto_takes_the_sample(tmp_path, monkeypatch, error):
     monkeypatch.setattr(dataset, "HERE", tmp_path)
-    break_torchvision(monkeypatch, broken)
+    break_torchvision(monkeypatch, error)
     assert load_mnist(source="auto").name == "sample"
+    with pytest.raises(UserError, match="torchvision cannot be imported"):
+        load_mnist(tmp_path / "nowhere", "mnist")
 
 
-@pytest.mark.parametrize("broken", ["missing", "torch and torchvision do not go together"])
+@pytest.mark.parametrize("error", [None, BROKEN[0]], ids=repr)
 @pytest.mark.parametrize("packed", [False, True])
-def test_files_that_are_there_need_no_torchvision(small_mnist, monkeypatch, broken, packed):
+def test_files_that_are_there_need_no_torchvision(small_mnist, raw, monkeypatch, error, packed):
     if packed:
-        pack(small_mnist)
-    break_torchvision(monkeypatch, broken)
+        pack(raw)
+    break_torchvision(monkeypatch, error)
     assert is_small_mnist(load_mnist(small_mnist, "mnist"))
-
-
-def test_data_that_an_old_torchvision_left_beside_the_files_are_not_read(small_mnist):
-    old = small_mnist / "MNIST" / "processed"
-    old.mkdir()
-    for name in ("training.pt", "test.pt"):
-        torch.save((torch.zeros(5, 28, 28, dtype=torch.uint8), torch.zeros(5).long()), old / name)
-    assert is_small_mnist(load_mnist(small_mnist, "mnist"))
-
-
-def test_data_of_an_old_torchvision_are_not_read_where_the_files_are_missing(small_mnist):
-    (small_mnist / "MNIST" / "processed").mkdir()
-    for name in ("training.pt", "test.pt"):
-        tensors = (torch.zeros(5, 28, 28, dtype=torch.uint8), torch.zeros(5).long())
-        torch.save(tensors, small_mnist / "MNIST" / "processed" / name)
-    (small_mnist / "MNIST" / "raw" / NAMES[0]).unlink()
-    with pytest.raises(UserError, match=NAMES[0]):
-        load_mnist(small_mnist, "auto")
 
 
 def test_a_download_is_seen_by_others_only_when_it_is_whole(small_mnist, tmp_path, monkeypatch):
@@ -263,51 +273,3 @@ def test_a_download_is_seen_by_others_only_when_it_is_whole(small_mnist, tmp_pat
     assert is_small_mnist(load_mnist(target, "auto"))
     assert sorted(path.name for path in target.rglob("*-ubyte")) == sorted(NAMES)
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["data"]
-
-
-def test_a_folder_with_the_name_of_a_file_is_passed_over(small_mnist):
-    """As some archives unpack: a folder with a dash beside the file with a dot."""
-    raw = small_mnist / "MNIST" / "raw"
-    for name in NAMES:
-        (raw / name).rename(raw / name.replace("-idx", ".idx"))
-        (raw / name).mkdir()
-    assert is_small_mnist(load_mnist(small_mnist, "mnist"))
-
-
-@pytest.mark.parametrize("packed", [False, True])
-def test_what_is_in_a_file_counts_and_not_how_its_name_ends(small_mnist, packed):
-    raw = small_mnist / "MNIST" / "raw"
-    for name in NAMES:
-        content = (raw / name).read_bytes()
-        (raw / name).unlink()
-        target = raw / name if packed else raw / f"{name}.gz"
-        target.write_bytes(gzip.compress(content) if packed else content)
-    assert is_small_mnist(load_mnist(small_mnist, "mnist"))
-
-
-def test_of_two_copies_the_one_that_can_be_read_is_taken(small_mnist, monkeypatch):
-    raw = small_mnist / "MNIST" / "raw"
-    (raw / f"{NAMES[0]}.gz").write_bytes(gzip.compress((raw / NAMES[0]).read_bytes()))
-    read_file = mnist_files.read_file
-
-    def refuse(path, size):
-        if path == raw / NAMES[0]:
-            raise UserError(f"cannot read {path}: Permission denied")
-        return read_file(path, size)
-
-    monkeypatch.setattr(mnist_files, "read_file", refuse)
-    assert is_small_mnist(load_mnist(small_mnist, "mnist"))
-
-
-@pytest.mark.parametrize("error", [AttributeError("a"), OSError("libc10.so"), SyntaxError("b")])
-def test_whatever_a_broken_torchvision_raises_is_the_reason(tmp_path, monkeypatch, error):
-    class Finder:
-        def find_spec(self, name, path=None, target=None):
-            if name.startswith("torchvision"):
-                raise error
-
-    for name in [name for name in sys.modules if name.startswith("torchvision")]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setattr(sys, "meta_path", [Finder(), *sys.meta_path])
-    with pytest.raises(UserError, match="torchvision cannot be imported"):
-        load_mnist(tmp_path / "nowhere", "mnist")

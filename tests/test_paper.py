@@ -8,27 +8,23 @@ PUBLISHED = {"dropout_hidden": 0.5, "dropout_visible": 0.2, "max_squared_length"
 
 
 @pytest.mark.parametrize(
-    ("units", "temperature", "changes", "digits", "name", "errors"),
+    ("units", "parameters", "data", "errors"),
     [
-        (1200, None, PUBLISHED, range(10), "MNIST", 67),
-        (800, None, {}, range(10), "MNIST", 146),
-        (800, 20.0, {}, range(10), "MNIST", 74),
-        (800, 8.0, {}, range(10), "MNIST", None),
-        (300, None, {}, range(10), "MNIST", None),
-        (1200, None, {}, range(10), "MNIST", None),
-        *[(1200, None, PUBLISHED | {n: 0}, range(10), "MNIST", None) for n in PUBLISHED],
-        *[(800, None, {n: PUBLISHED[n]}, range(10), "MNIST", None) for n in PUBLISHED],
-        (800, 20.0, {}, (7, 8), "MNIST", None),
-        (1200, None, PUBLISHED, range(10), "sample", None),
-        (1200, None, PUBLISHED, range(10), "MNIST validation", None),
+        (1200, PUBLISHED, {}, 67),
+        (800, {}, {}, 146),
+        (800, {"temperature": 20.0}, {}, 74),
+        (800, {"temperature": 8.0}, {}, None),
+        *[(units, {}, {}, None) for units in (300, 1200)],
+        *[(1200, PUBLISHED | {name: 0}, {}, None) for name in PUBLISHED],
+        *[(800, {name: PUBLISHED[name]}, {}, None) for name in PUBLISHED],
+        (800, {"temperature": 20.0}, {"digits": [7, 8]}, None),
+        *[(1200, PUBLISHED, {"name": name}, None) for name in ("sample", "MNIST validation")],
     ],
 )
-def test_the_number_of_the_paper_stands_only_beside_a_net_like_it(
-    units, temperature, changes, digits, name, errors
-):
-    parameters = dict.fromkeys(PUBLISHED, 0) | changes
-    if temperature:
-        parameters["temperature"] = temperature
-    data = {"name": name, "digits": list(digits)}
-    record = {"hidden_units": units, "parameters": parameters, "data_set": data}
+def test_the_number_of_the_paper_stands_only_beside_a_net_like_it(units, parameters, data, errors):
+    record = {
+        "hidden_units": units,
+        "parameters": dict.fromkeys(PUBLISHED, 0) | parameters,
+        "data_set": {"name": "MNIST", "digits": [*range(10)]} | data,
+    }
     assert paper_errors(record) == errors

@@ -16,9 +16,9 @@ from common import (
 )
 
 import train
-from support.archives import read_dict, write_dict
 from support.checkpoints import load_checkpoint
 from support.errors import UserError
+from support.files import read_dict
 from support.reporting import Progress
 from support.resume import ResumePoint
 
@@ -85,20 +85,16 @@ def test_a_training_may_be_stopped_several_times(tmp_path, some_digits):
 
 
 def test_a_resume_point_of_a_machine_with_gpus_can_be_continued_here(tmp_path, some_digits):
-    """Of older form, with a list of generators, and of the present one."""
-    params = some_params(**DROPOUT)
+    params, path = some_params(**DROPOUT), tmp_path / "net.pt.resume"
     whole, _ = trained(params, some_digits)
-    for states in ([torch.zeros(16, dtype=torch.uint8)] * 8, torch.zeros(16, dtype=torch.uint8)):
-        path = tmp_path / "net.pt.resume"
-        with pytest.raises(KeyboardInterrupt):
-            point = ResumePoint(path, {})
-            trained(params, some_digits, resume_point=point, progress=Stopping(1))
-        content = read_dict(path)
-        content["random"]["cuda"] = states
-        write_dict(path, content)
-        point = ResumePoint(path, {})
-        point.load()
-        assert same_weights(whole, trained(params, some_digits, resume_point=point)[0])
+    with pytest.raises(KeyboardInterrupt):
+        trained(params, some_digits, resume_point=ResumePoint(path, {}), progress=Stopping(1))
+    content = read_dict(path)
+    content["random"]["cuda"] = torch.zeros(16, dtype=torch.uint8)
+    torch.save(content, path)
+    point = ResumePoint(path, {})
+    point.load()
+    assert same_weights(whole, trained(params, some_digits, resume_point=point)[0])
 
 
 # From the command line
@@ -159,8 +155,8 @@ def test_a_stopped_run_goes_on_from_the_command_line(call, stopped, tmp_path):
         ("--epochs 4", "epochs is 4, was 3"),
         ("--hidden-units 11", "hidden_units is 11, was 10"),
         ("--dropout-hidden 0", "dropout_hidden is 0.0, was 0.5"),
-        ("--model small", "architecture is 'SmallNet', was 'CumbersomeNet'"),
-        ("--validation", "name is 'sample validation', was 'sample'"),
+        ("--model small", "model is 'small', was 'cumbersome'"),
+        ("--validation", "data is 'sample validation', was 'sample'"),
         ("--precision bf16", "precision is 'bf16', was 'fp32'"),
     ],
 )
@@ -223,7 +219,7 @@ def test_a_resume_point_with_odd_values_is_refused_and_kept(stops, stopped, tmp_
     path = tmp_path / "here" / "net.pt.resume"
     state = read_dict(path)
     edit(state)
-    write_dict(path, state)
+    torch.save(state, path)
     before = path.read_bytes()
     stop = stops(train, WORDS, "--resume")
     assert (stop.status, len(stop.err.splitlines())) == (2, 1)
@@ -274,7 +270,7 @@ def test_a_resume_point_with_another_history_is_refused(stops, call, monkeypatch
     ids=["empty", "cut", "hollow", "checkpoint"],
 )
 def test_a_file_that_is_no_resume_point_is_refused(tmp_path, content):
-    write_dict(tmp_path / "net.pt.resume", content)
+    torch.save(content, tmp_path / "net.pt.resume")
     with pytest.raises(UserError, match=r"net\.pt\.resume"):
         ResumePoint(tmp_path / "net.pt.resume", {"seed": 0}).load()
 

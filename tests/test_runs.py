@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from common import HEADER, random_net, write_runs
 
-from results.runs import by_temperature, runs_in, translated
+from results.runs import runs_in, translated
+from results.temperatures import by_temperature
 from support.checkpoints import save_model
 from support.errors import UserError
 from support.records import record_of
@@ -16,16 +17,36 @@ def test_runs_are_in_the_order_of_their_seeds(results):
     write_runs(results, "MNIST,1,5,10,3,", "MNIST,1,5,9,2,")
     assert [line["seed"] for line in runs_in("some").lines] == ["9", "10"]
     assert runs_in("some", seed="10").numbers("errors") == [3]
-    with pytest.raises(UserError, match="some"):
-        runs_in("some", seed="1")
-    with pytest.raises(UserError, match="missing"):
-        runs_in("missing")
+    for name, setting in (("some", {"seed": 1}), ("some", {"rate": 1}), ("missing", {})):
+        with pytest.raises(UserError, match=rf"{name}\.csv"):
+            runs_in(name, **setting)
+
+
+@pytest.mark.parametrize("temperature", [20, 20.0, "20", "20.0", "2e1"])
+def test_settings_are_compared_by_value_not_by_spelling(results, temperature):
+    write_runs(results, "MNIST,20,5,0,3,", "MNIST,20.0,5.0,1,4,", "MNIST,2,5,0,9,")
+    assert runs_in("some", temperature=temperature).numbers("errors") == [3, 4]
+    write_runs(results, "MNIST,20,5,0,3,", f"MNIST,{temperature},5,0.0,3,")
+    with pytest.raises(UserError, match="twice"):
+        runs_in("some")
 
 
 def test_runs_of_other_settings_may_be_in_one_file_if_they_are_read_apart(results):
     write_runs(results, "MNIST,1,5,0,3,", "MNIST,1,6,0,4,")
-    assert [line["errors"] for line in runs_in("some", epochs="6").lines] == ["4"]
+    assert runs_in("some", epochs=6).numbers("errors") == [4]
     with pytest.raises(UserError, match="epochs"):
+        runs_in("some")
+    write_runs(results, "MNIST validation,1,5,0,3,", "MNIST validation,1,6,0,4,")
+    (results / "some.csv").rename(results / "validation_some.csv")
+    assert runs_in("validation_some").numbers("errors") == [3, 4]
+
+
+@pytest.mark.parametrize("second", ["7e0000000009", "123e45678901"])
+def test_sums_of_teachers_that_look_like_numbers_are_told_apart(results, second):
+    header = HEADER.replace("epochs", "teacher")
+    lines = ("MNIST,1,696e47183568,0,3,", f"MNIST,1,{second},1,3,")
+    (results / "some.csv").write_text("\n".join([header, *lines]))
+    with pytest.raises(UserError, match="different values of teacher"):
         runs_in("some")
 
 
@@ -49,68 +70,65 @@ def test_runs_that_do_not_belong_together_are_not_averaged(results, line, named)
 @pytest.mark.parametrize(
     ("content", "named"),
     [
-        ("", "no column data"),
-        ("data,temperature,seed,problem\nMNIST,1,0,\n", "no column errors"),
-        (f"{HEADER}\nMNIST,1,5,zero,3,\n", "seed is 'zero'"),
-        (f'{HEADER}\nMNIST,1,5,0,"{"3" * 200_000}",\n', "damaged"),
+        (b"", "no run"),
+        (b"data,seed,errors\nMNIST,0,3\n", "problem"),
+        (b"seed,errors,problem\n0,3,\n", "data"),
+        (b"data,seed,problem\nMNIST,0,\n", "errors"),
+        (f"{HEADER}\nMNIST,1,5,zero,3,\n".encode(), "column seed has zero"),
+        (f'{HEADER}\nMNIST,1,5,0,"{"3" * 200_000}",\n'.encode(), "damaged"),
+        (b"\xff\xfe", "damaged"),
     ],
-    ids=["empty", "column", "seed", "long"],
+    ids=["empty", "problem", "data", "errors", "seed", "long", "bytes"],
 )
 def test_a_damaged_file_of_runs_is_named(results, content, named):
-    (results / "some.csv").write_text(content)
-    with pytest.raises(UserError, match=f"results/some.csv.*{named}"):
-        runs_in("some")
+    (results / "some.csv").write_bytes(content)
+    with pytest.raises(UserError, match=f"results/some.csv.*{named}") as error:
+        runs_in("some").numbers("errors")
+    assert len(str(error.value).splitlines()) == 1
 
 
-@pytest.mark.parametrize("errors", ["", "many", "nan", "3 4", "-5", "3.0", "1e3"])
-def test_errors_that_are_not_a_whole_number_are_named(results, errors):
-    write_runs(results, f"MNIST,1,5,0,{errors},")
-    with pytest.raises(UserError, match=f"results/some.csv, seed 0: errors is '{errors}'"):
-        runs_in("some")
+@pytest.mark.parametrize("cell", ["", "high", "nan", "inf", "3.0 4.0"])
+def test_what_is_not_a_number_is_named(results, cell):
+    write_runs(results, f"MNIST,{cell},5,0,{cell},")
+    wrong = f"some.csv: column %s has {cell or 'nothing'}, not"
+    with pytest.raises(UserError, match=wrong % "temperature"):
+        by_temperature("some")
+    with pytest.raises(UserError, match=wrong % "errors"):
+        runs_in("some").numbers("errors")
+    for column, count in (("best_errors", 1), ("biases", 10)):
+        with pytest.raises(UserError, match=rf"{column} has nothing, not {count} number"):
+            runs_in("some").numbers(column, count)
 
 
-@pytest.mark.parametrize("temperature", ["", "high", "nan", "3 4"])
-def test_what_is_not_a_number_is_named(results, temperature):
-    write_runs(results, f"MNIST,{temperature},5,0,3,")
-    runs = runs_in("some")
-    for read in (lambda: runs.numbers("temperature"), lambda: by_temperature("some")):
-        with pytest.raises(UserError, match=f"some.csv, seed 0: temperature is '{temperature}'"):
-            read()
-    with pytest.raises(UserError, match="best_errors"):
-        runs.numbers("best_errors")
-    with pytest.raises(UserError, match="biases is '', not 10 numbers"):
-        runs.biases()
-
-
-@pytest.mark.parametrize(("change", "named"), [("twice", "twice"), ("sample", "MNIST")])
-def test_nets_twice_or_on_other_images_are_not_averaged(results, change, named):
-    nets = json.loads((results / "translated.json").read_text())
-    changed = nets + nets[:1] if change == "twice" else [nets[0] | {"data_set": "sample"}]
-    (results / "translated.json").write_text(json.dumps(changed))
-    with pytest.raises(UserError, match=named):
-        translated("translated", Path(nets[0]["file"]).name)
-
-
-def test_a_net_by_two_paths_is_one_net(results):
-    nets = json.loads((results / "ensemble_1000.json").read_text())
-    name = Path(nets[0]["file"]).name
-    nets.append(nets[0] | {"file": f"elsewhere/{name}"})
-    (results / "ensemble_1000.json").write_text(json.dumps(nets))
-    with pytest.raises(UserError, match="twice"):
-        translated("ensemble_1000", name)
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda net: [net | {"file": f"elsewhere/{net['file']}"}, net],
+        lambda net: [net | {"data_set": "sample"}],
+        lambda net: [],
+    ],
+    ids=["by two paths", "other images", "missing"],
+)
+def test_nets_that_do_not_belong_together_are_not_averaged(results, change):
+    (first, *others) = json.loads((results / "translated.json").read_text())
+    (results / "translated.json").write_text(json.dumps([*change(first), *others]))
+    with pytest.raises(
+        UserError, match=r"translated\.json has no net .*, one twice, or one .*MNIST"
+    ):
+        translated("translated", Path(first["file"]).name)
 
 
 def test_a_run_without_the_sum_of_its_teacher_is_named(results):
+    """Even where no other run is there to compare it with."""
     path = results / "distilled_800.csv"
-    header, line, *_ = path.read_text().splitlines()
-    words = line.split(",")
-    words[header.split(",").index("teacher")] = ""
-    path.write_text("\n".join([header, ",".join(words)]) + "\n")
-    with pytest.raises(UserError, match=r"distilled_800\.csv has a damaged line"):
+    header, words, *_ = (row.split(",") for row in path.read_text().splitlines())
+    words[header.index("teacher")] = ""
+    path.write_text("\n".join(map(",".join, [header, words])) + "\n")
+    with pytest.raises(UserError, match=r"distilled_800\.csv is damaged"):
         runs_in("distilled_800")
 
 
 def test_a_checkpoint_that_no_script_made_has_no_place_in_the_page(tmp_path):
     save_model(tmp_path / "some.pt", random_net(), data_set={"name": "FashionMNIST"})
-    with pytest.raises(UserError, match=r"some\.pt.*command, data_set"):
+    with pytest.raises(UserError, match=r"some\.pt does not record"):
         record_of(tmp_path / "some.pt")

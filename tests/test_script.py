@@ -1,7 +1,6 @@
 """How a script ends: its status, and what it says then."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -85,21 +84,3 @@ def test_output_that_cannot_be_written_is_no_traceback(words, gone):
         status = process.wait(timeout=60)
     assert status == (2 if gone == "disk" else 1)
     assert len([line for line in err.splitlines() if "sample" not in line]) == (gone == "disk")
-
-
-@pytest.mark.parametrize(
-    ("name", "words", "handler"),
-    [
-        ("train.py", "train.py", "end"),
-        ("results/tables.py", "-m results.tables", "end"),
-        ("mine.py", "mine.py", "default"),
-    ],
-)
-def test_ctrl_c_is_as_python_has_it_in_scripts_of_the_user(tmp_path, name, words, handler):
-    shutil.copytree(ROOT / "support", tmp_path / "support")
-    (tmp_path / "results").mkdir()
-    text = "import support.interrupts, signal; print(signal.getsignal(signal.SIGINT).__name__)"
-    (tmp_path / name).write_text(text)
-    command = [sys.executable, *words.split()]
-    shown = subprocess.check_output(command, cwd=tmp_path, text=True)
-    assert handler in shown

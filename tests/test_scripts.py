@@ -1,7 +1,6 @@
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -69,7 +68,7 @@ def test_the_scripts_train_distil_and_evaluate_from_the_command_line(tmp_path):
 def test_a_refused_command_line_is_one_line_and_status_2_for_the_shell(tmp_path):
     done = python(ROOT / "train.py", "--epochs", 0, cwd=tmp_path / "here", status=2)
     assert done.stdout == ""
-    assert done.stderr.startswith("error: argument --epochs: 0 is not a whole number")
+    assert done.stderr.startswith("error: argument --epochs: '0' is not a whole number")
     assert len(done.stderr.splitlines()) == 1
 
 
@@ -204,22 +203,3 @@ def test_a_number_of_a_gpu_that_is_none_is_refused(monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "first")
     with pytest.raises(UserError, match="LOCAL_RANK is 'first'"):
         choose_device("cuda")
-
-
-@pytest.mark.skipif(os.name != "posix", reason="signals of other systems differ")
-def test_ctrl_c_while_torch_is_imported_is_not_a_traceback(tmp_path):
-    """A torch that takes its time; the signal comes while it is imported."""
-    (tmp_path / "torch.py").write_text(
-        "print('importing', flush=True)\nimport time\ntime.sleep(30)"
-    )
-    process = subprocess.Popen(
-        [sys.executable, ROOT / "train.py", "--help"],
-        env=os.environ | {"PYTHONPATH": str(tmp_path)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout.readline() == "importing\n"
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=20)
-    assert (process.returncode, err) == (130, "")

@@ -7,7 +7,7 @@ import pytest
 from common import write_runs
 
 from results import summary
-from results.runs import by_temperature
+from results.temperatures import by_temperature
 from support.errors import UserError
 
 
@@ -29,10 +29,10 @@ def test_quantiles_of_students_t(probability, freedom, quantile):
 @pytest.mark.parametrize("comparisons", [1, 7])
 def test_intervals_hold_the_true_differences_as_often_as_they_say(comparisons):
     """All of several comparisons at once, in at least 95 % of experiments of 10 seeds each."""
-    experiments = np.random.default_rng(0).normal(5, 3, (1500, comparisons, 10))
+    experiments = np.random.default_rng(0).normal(5, 3, (1500, comparisons, 10)).tolist()
     held = 0
     for experiment in experiments:
-        found = [summary.interval(list(differences), comparisons) for differences in experiment]
+        found = [summary.interval(differences, comparisons) for differences in experiment]
         held += all(abs(mean - 5) < half for mean, half in found)
     assert 0.935 < held / len(experiments) < 0.97
 

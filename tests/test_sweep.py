@@ -10,16 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from common import ROOT, everything_in, same_weights, some_params, split_words
+from common import ROOT, everything_in, same_weights, split_words
 
 import distillation
 import distillation_no_three
 import train
-from support import stacks
 from support.checkpoints import load_checkpoint, load_model
 from support.errors import TrainingFailed
-from support.runs import Run
-from support.stacks import group_small
 
 QUICK = "--epochs 1 --batch-size 500 --quiet"
 SMALL = f"--model small --hidden-units 5 {QUICK}"
@@ -50,20 +47,15 @@ def test_a_line_has_the_lowest_errors_of_any_epoch_too(call):
     assert int(line["errors"]) == history[-1]
 
 
-def test_a_file_from_before_a_column_was_added_is_continued(call, stops):
-    call(train, SMALL, "--seed 0 1 --results new.csv")
-    names, first, second = Path("new.csv").read_text().splitlines()
-    place = names.split(",").index("lowest_errors")
-    old = [
-        ",".join(w for i, w in enumerate(next(csv.reader([text]))) if i != place)
-        for text in (names, first, second)
-    ]
-    for lines in (old[:1], old[:2]):
-        Path("old.csv").write_text("\n".join(lines) + "\n")
-        call(train, SMALL, "--seed 0 1 --results old.csv")
-        assert Path("old.csv").read_text().splitlines() == old
-    Path("other.csv").write_text(names.replace(",errors,", ",") + "\n")
-    assert stops(train, SMALL, "--seed 0 1 --results other.csv").status == 2
+def test_a_file_that_a_spreadsheet_saved_is_continued(call, batches):
+    """It writes 20.0 as 20, ends lines otherwise, and begins the file with a byte order mark."""
+    call(train, SMALL, "--seed 0 1 --learning-rate 2 --results x.csv")
+    lines, seen = Path("x.csv").read_text().replace(",2.0,", ",2,"), len(batches)
+    Path("x.csv").write_bytes(b"\xef\xbb\xbf" + lines.replace("\n", "\r\n").encode())
+    call(train, SMALL, "--seed 0 1 --learning-rate 2 --results x.csv")
+    assert len(batches) == seen
+    call(train, SMALL, "--seed 0 1 2 --learning-rate 2 --results x.csv")
+    assert len(batches) == seen * 3 / 2
 
 
 def test_a_run_of_a_sweep_is_the_run_alone(call):
@@ -162,19 +154,37 @@ def test_the_shifts_of_a_student_without_threes_are_in_its_line(call, teacher, c
         assert torch.allclose(torch.tensor(biases), learned, atol=1e-3)
 
 
-def test_only_students_with_each_temperature_and_each_seed_form_a_job():
-    def runs(temperature, seeds, **changes):
-        params = some_params("Distilled", temperature=temperature, **changes)
-        return [Run(params, seed, Path("net.pt")) for seed in seeds]
+@pytest.mark.parametrize(
+    ("words", "stacks"),
+    [
+        ("--temperature 1 2 --seed 0 1", [4]),
+        ("--temperature 1 2 --seed 0 1 --hidden-units 5 300", [4]),
+        ("--temperature 1 2 --seed 0 1 --learning-rate 0.1 0.2", [4, 4]),
+        ("--temperature 1 2 --seed 0 1 --hidden-units 300", []),
+        ("--temperature 1 2 --seed 0 1 --hard-weight 0.1 0", [4]),
+        ("--temperature 1", []),
+    ],
+)
+def test_small_students_that_differ_in_temperature_and_seed_form_a_stack(
+    call, teacher, monkeypatch, words, stacks
+):
+    found, results = [], []
 
-    four = runs(1.0, [0, 1]) + runs(2.0, [0, 1])
-    assert group_small(four) == [four]
-    odd = runs(4.0, [1])
-    assert group_small(four + odd) == [four, odd]
-    large = runs(1.0, [0, 1], hidden_units=300)
-    assert group_small(large + four) == [[large[0]], [large[1]], four]
-    hard = runs(1.0, [0, 1], hard_weight=0.1)
-    assert group_small(hard) == [[hard[0]], [hard[1]]]
+    def no_training(planned, *_):
+        results.append(planned)
+        raise TrainingFailed("none")
+
+    def no_stack(temperatures, seeds, *_, **__):
+        found.append(len(temperatures) * len(seeds))
+        raise TrainingFailed("none")
+
+    monkeypatch.setattr(distillation, "train_together", no_stack)
+    monkeypatch.setattr(distillation, "run", no_training)
+    words = split_words("--hidden-units 5", words, "--quiet --results x.csv")
+    with pytest.raises(TrainingFailed):
+        call(distillation, "--teacher", teacher, *words)
+    assert found == stacks
+    assert len(results) == len(lines_of("x.csv"))  # what fails together is done one by one
 
 
 def test_small_students_are_distilled_together_with_the_errors_they_make_alone(
@@ -183,7 +193,7 @@ def test_small_students_are_distilled_together_with_the_errors_they_make_alone(
     words = "--hidden-units 20 --epochs 4 --temperature 2 8 --seed 0 1 --batch-size 500"
     call(distillation, "--teacher", teacher, words, "--results together.csv")
     assert not list(Path(".").glob("runs/*.pt"))
-    monkeypatch.setattr(stacks, "STACKED_UNITS", 0)
+    monkeypatch.setattr("support.sweep.STACKED_UNITS", 0)
     call(distillation, "--teacher", teacher, words, "--results alone.csv")
     together, alone = (
         {
@@ -253,17 +263,48 @@ def test_a_later_run_that_cannot_be_written_is_refused_before_any_training(stops
     assert not batches
 
 
-def test_a_process_without_the_others_of_torchrun_is_one_line(tmp_path):
-    done = subprocess.run(
-        [sys.executable, ROOT / "train.py", *split_words(SMALL, "--data sample --seed 0 1")],
-        cwd=tmp_path,
-        env={k: v for k, v in os.environ.items() if k != "WORLD_SIZE"} | {"RANK": "0"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
-    assert "torchrun" in done.stderr
+@pytest.mark.parametrize(("rank", "world"), [("2", "2"), ("-1", "2"), ("1", ""), ("x", "2")])
+def test_a_number_of_a_process_that_cannot_be_is_one_line(stops, monkeypatch, rank, world):
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("WORLD_SIZE", world) if world else None
+    stop = stops(train, SMALL, "--seed 0 1")
+    assert (stop.status, len(stop.err.splitlines())) == (2, 1)
+    assert "RANK" in stop.err
+
+
+def test_a_process_does_its_share_of_the_plan_whatever_is_done_already(call, monkeypatch):
+    """Each reads the file at another moment, so that shares of what is left would overlap."""
+    words = f"{SMALL} --seed 0 1 2 3 4 --results x.csv"
+    call(train, f"{SMALL} --seed 1 2 --results x.csv")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank, seeds in ("0", "1204"), ("1", "12043"):
+        monkeypatch.setenv("RANK", rank)
+        call(train, words)
+        assert "".join(line["seed"] for line in lines_of("x.csv")) == seeds
+
+
+def test_only_the_process_that_ends_last_reports_that_runs_failed(call, monkeypatch, capsys):
+    """Since torchrun ends all processes as soon as one fails."""
+    wild = "--hidden-units 20 --epochs 2 --quiet --init-std 10 --max-squared-length 0"
+    words = f"{wild} --learning-rate 1e6 1e-6 --results x.csv"
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    call(train, words)
+    assert "1 run failed" not in capsys.readouterr().out
+    monkeypatch.setenv("RANK", "1")
+    with pytest.raises(TrainingFailed, match="1 of 2 runs failed"):
+        call(train, words)
+
+
+def test_a_stack_is_the_work_of_one_process(call, teacher, monkeypatch):
+    words = f"--teacher {teacher} --hidden-units 5 --temperature 1 2 --seed 0 1 {QUICK}"
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    call(distillation, words)
+    assert lines_of("runs/distillation.csv") == []
+    monkeypatch.setenv("RANK", "0")
+    call(distillation, words)
+    assert len(lines_of("runs/distillation.csv")) == 4
 
 
 def test_a_file_of_results_with_a_cut_line_is_not_added_to(stops, call):

@@ -1,12 +1,14 @@
 """The tables of the pages: what they compute, and that they are those of results/."""
 
+import csv
 import statistics
 
 import pytest
 from common import ROOT
 
 from results import claims, tables
-from results.runs import by_temperature, runs_in
+from results.runs import runs_in
+from results.temperatures import by_temperature
 from support.errors import UserError
 
 README, PAGE = ROOT / "README.md", ROOT / "results" / "README.md"
@@ -33,16 +35,11 @@ def test_the_pages_have_a_place_for_every_table(page, name):
 
 
 def test_another_result_makes_another_table(results):
-    before = tables.rewritten(PAGE, PAGE.read_text())
     path = results / "small_800.csv"
     errors = runs_in("small_800").lines[0]["errors"]
-    assert f",{errors},10000," in path.read_text().splitlines()[1]
-    path.write_text(path.read_text().replace(f",{errors},10000,", ",4321,10000,"))
-    after = tables.rewritten(PAGE, before)
-    assert "| 4,321 |" in after
-    assert after != before
-    text = README.read_text()
-    assert tables.rewritten(README, text) != text
+    path.write_text(path.read_text().replace(f",{errors},10000,", ",4321,10000,", 1))
+    assert "| 4,321 |" in tables.rewritten(PAGE, PAGE.read_text())
+    assert tables.rewritten(README, README.read_text()) != README.read_text()
 
 
 def cells(table):
@@ -76,48 +73,55 @@ def test_the_headline_has_the_means_of_the_table_of_temperatures():
     assert all(f"{means[30][t]:.1f} at T = {t}" in thirty for t in (1, 2, 6, 20))
 
 
-@pytest.mark.parametrize(
-    ("name", "column", "table"),
-    [("no_three_300", "best_errors", "claims"), ("no_three_800", "biases", "biases")],
-)
-def test_a_column_that_a_table_needs_is_named(results, name, column, table):
-    path = results / f"{name}.csv"
-    path.write_text(path.read_text().replace(f",{column},", ",another,", 1))
-    with pytest.raises(UserError, match=f"{table}.*{name}.*{column}"):
-        tables.rewritten(PAGE, PAGE.read_text())
-
-
-@pytest.mark.parametrize("temperature", ["2.5", "8.0"])
-def test_a_temperature_that_is_missing_is_named(results, temperature):
-    path = results / "distilled_30.csv"
-    lines = [line for line in path.read_text().splitlines() if f",{temperature},0.0," not in line]
-    path.write_text("\n".join(lines) + "\n")
-    with pytest.raises(UserError, match=r"thirty.*distilled_30.*temperatures"):
-        tables.rewritten(PAGE, PAGE.read_text())
-
-
 def test_a_mistake_in_the_code_is_not_reported_as_damaged_results(monkeypatch):
     monkeypatch.setitem(tables.PAGES, README, {"headline": lambda: {}["no such name"]})
     with pytest.raises(KeyError):
         tables.rewritten(README, README.read_text())
 
 
+def without(column):
+    return lambda text: text.replace(f",{column},", ",another,", 1)
+
+
+def without_temperature(temperature):
+    return lambda text: "".join(
+        line for line in text.splitlines(keepends=True) if f",{temperature},0.0," not in line
+    )
+
+
 def a_net(errors):
     """The text of a file with one net that makes that many errors."""
     moved = f'{{"0": 1, "1": {errors}, "2": 1, "3": 1}}'
-    return f'[{{"file": "cumbersome_1.pt", "data_set": "MNIST", "translated": {moved}}}]'
+    start = "cumbersome_model_1200_seed_0.pt"
+    return f'[{{"file": "{start}", "data_set": "MNIST", "translated": {moved}}}]'
 
 
 @pytest.mark.parametrize(
-    "content",
-    ["{", "[]", '[{"file": "x"}]', '{"a": 1}', "3", "[" * 100_000, a_net("NaN"), a_net('"x"')],
-    ids=range(8),
+    ("file", "change", "named"),
+    [
+        ("no_three_300.csv", without("best_errors"), r"claims.*no_three_300.*best_errors"),
+        ("no_three_800.csv", without("biases"), r"biases.*no_three_800.*biases"),
+        *[
+            ("distilled_30.csv", without_temperature(t), r"thirty.*distilled_30.*temperatures")
+            for t in ("2.5", "8.0")
+        ],
+        # Rather an error than a table with nan: one run has no spread.
+        ("no_three_800.csv", lambda text: "\n".join(text.splitlines()[:2]), "biases"),
+        *[
+            ("translated.json", lambda _, content=content: content, "translated")
+            for content in ("{", "[]", '[{"file": "x"}]', '{"a": 1}', "3", "[" * 100_000)
+        ],
+        *[
+            ("translated.json", lambda _, n=n: a_net(n), r"translated\.json: column 1 has")
+            for n in ("NaN", '"x"', "null", "[]")
+        ],
+    ],
+    ids=range(15),
 )
-def test_damaged_results_are_named(results, content):
-    text = PAGE.read_text()
-    (results / "translated.json").write_text(content)
-    with pytest.raises(UserError, match="translated"):
-        tables.rewritten(PAGE, text)
+def test_results_that_lack_what_a_table_needs_are_named(results, file, change, named):
+    (results / file).write_text(change((results / file).read_text()))
+    with pytest.raises(UserError, match=named):
+        tables.rewritten(PAGE, PAGE.read_text())
 
 
 def test_a_table_may_be_empty_and_a_lost_mark_loses_no_text():
@@ -130,9 +134,49 @@ def test_a_table_may_be_empty_and_a_lost_mark_loses_no_text():
         tables.rewritten(PAGE, lost)
 
 
-def test_one_run_has_no_spread(results):
-    """Rather an error than a table with nan."""
-    path = results / "no_three_800.csv"
-    path.write_text("\n".join(path.read_text().splitlines()[:2]) + "\n")
-    with pytest.raises(UserError, match="biases"):
-        tables.rewritten(PAGE, PAGE.read_text())
+def lines_of(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("name", ["distilled_300", "no_three_800"])
+@pytest.mark.parametrize(
+    ("column", "value"), [("teacher", "0123456789ab"), ("hard_weight", "0.1"), ("epochs", "7")]
+)
+def test_runs_that_differ_in_what_no_table_tells_are_not_averaged(results, name, column, value):
+    path = results / f"{name}.csv"
+    lines = lines_of(path)
+    setting = {"temperature": lines[-1]["temperature"]}
+    assert len(runs_in(name, **setting).lines) > 1
+    lines[-1][column] = value
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, lines[0])
+        writer.writeheader()
+        writer.writerows(lines)
+    with pytest.raises(UserError, match=f"{name}.*different values of {column}"):
+        runs_in(name, **setting)
+
+
+@pytest.mark.parametrize(
+    ("claim", "file", "columns"),
+    [
+        ("C1: cumbersome net", "cumbersome", ["errors"]),
+        ("C1: the same, 1,000 epochs", "cumbersome_1000", ["errors"]),
+        ("C2: small net, labels", "small_800", ["errors"]),
+        ("C6: never saw a 3", "no_three_800", ["learned_errors", "learned_on_group"]),
+        ("C7: the same, its bias +3.5", "no_three_800", ["paper_errors", "paper_on_group"]),
+        ("C7: the same, best shift", "no_three_800", ["best_errors", "best_on_group"]),
+        ("C8: saw 7s and 8s only", "only_7_8_800", ["learned_errors"]),
+        ("C8: the same, their biases -7.6", "only_7_8_800", ["paper_errors"]),
+    ],
+)
+def test_a_claim_has_the_errors_of_its_own_columns(claim, file, columns):
+    """Of a student that missed a digit those on it too, in brackets."""
+    lines = lines_of(ROOT / "results" / f"{file}.csv")
+    numbers = [[int(line[column]) for line in lines] for column in columns]
+    words = [f"{statistics.mean(n):,.1f} ± {statistics.stdev(n):.1f}" for n in numbers]
+    (row,) = (row for row in cells(claims.headline()) if row[0] == claim)
+    assert row[3] == words[0] + "".join(f" ({word})" for word in words[1:])
+    assert row[4] == str(len(lines))
+    (found,) = (c for c in claims.measured_claims() if f"{c.number}: {c.name}" == claim)
+    assert [sorted(found.runs.numbers(c)) for c in found.columns] == list(map(sorted, numbers))

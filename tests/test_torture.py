@@ -6,7 +6,7 @@ import sys
 import pytest
 from common import ROOT
 
-PARTS = ("preparation", "kills", "signals", "disk", "lock", "resume", "fuzz", "nan")
+PARTS = ("preparation", "kills", "signals", "sweeps", "locks", "disks", "damage")
 
 
 @pytest.fixture(scope="module")
