@@ -28,13 +28,13 @@ CHUNK = 50  # minibatches gathered at once
 
 @dataclass(frozen=True)
 class Digits:
-    """N labelled images, and the logits of a teacher where they are a transfer set.
+    """N images, as a rule with labels, and with a teacher's logits where they are a transfer set.
 
     The fields stay aligned: whatever selects or reorders cases does so in all of them.
     """
 
     images: Tensor  # uint8 (N, 28, 28); in a minibatch float32 (N, 784) in [0, 1]
-    labels: Tensor  # int64 (N,)
+    labels: Tensor | None  # int64 (N,)
     indices: Tensor  # int64 (N,): position in its file: tells an image after shuffling
     teacher_logits: Tensor | None = None  # float32 (N, 10)
 
@@ -43,7 +43,11 @@ class Digits:
         return self._each(lambda field: field[cases])
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.indices)
+
+    @property
+    def device(self) -> torch.device:
+        return self.indices.device
 
     def to(self, device: torch.device | str) -> "Digits":
         return self._each(lambda field: field.to(device))
@@ -66,16 +70,22 @@ class Mnist(NamedTuple):
         return f"{self.source} validation" if self.held_out else self.source
 
 
-def as_digits(images: Tensor, labels: Tensor) -> Digits:
+def as_digits(images: Tensor, labels: Tensor | None = None) -> Digits:
     """Digits from uint8 images (N, 28, 28) and integer labels 0-9 (N,) of any source.
 
-    Raises UserError for tensors of another kind or shape, and for other labels.
+    Without labels they are a transfer set: "entirely of unlabeled data", as [KD] s.1 has it. Raises
+    UserError for tensors of another kind or shape, and for other labels.
     """
-    if not isinstance(images, Tensor) or not isinstance(labels, Tensor) or labels.dim() != 1:
+    tensors = [images] if labels is None else [images, labels]
+    if not all(isinstance(each, Tensor) and each.dim() for each in tensors):
         raise UserError("images (N, 28, 28) and labels (N,) must be tensors")
-    if images.dtype != torch.uint8 or images.shape != (len(labels), 28, 28):
-        wanted, kind = (len(labels), 28, 28), f"{str(images.dtype)[6:]} {tuple(images.shape)}"
-        raise UserError(f"images must be uint8 {wanted} for {len(labels)} labels, not {kind}")
+    wanted = (len(tensors[-1]), 28, 28)
+    if images.dtype != torch.uint8 or images.shape != wanted or tensors[-1].dim() not in (1, 3):
+        kind = f"{str(images.dtype)[6:]} {tuple(images.shape)}"
+        raise UserError(f"images must be uint8 {wanted} for {wanted[0]} labels (N,), not {kind}")
+    indices = torch.arange(len(images), device=images.device)
+    if labels is None:
+        return Digits(images, None, indices)
     try:
         whole, given = labels.long(), labels.cpu().double()  # Apple's GPUs have no float64
         fit = ((given >= 0) & (given <= 9) & (given == given.trunc())).all()
@@ -83,13 +93,32 @@ def as_digits(images: Tensor, labels: Tensor) -> Digits:
         fit = False
     if labels.is_complex() or not fit:
         raise UserError("labels must be whole numbers from 0 to 9")
-    return Digits(images, whole, torch.arange(len(labels), device=labels.device))
+    return Digits(images, whole, indices)
+
+
+def labels_of(digits: Digits) -> Tensor:
+    """int64 (N,), in minibatches of several orders (G, B). Raises UserError if there are none."""
+    if digits.labels is None:
+        raise UserError(
+            "these images have no labels, without which nothing can be counted or learned"
+        )
+    return digits.labels
 
 
 def pixels(images: Tensor) -> Tensor:
-    """uint8 images (..., 28, 28) as the nets take them: float32 (..., 784) in [0, 1]."""
-    # The divisor gives the dtype, whatever the default dtype of the user is.
-    return images.flatten(-2).div(torch.tensor(255, dtype=torch.float32, device="cpu"))
+    """Images (..., 28, 28) as the nets take them: float32 (..., 784) in [0, 1].
+
+    Raises UserError unless they are uint8, or floats from 0 to 1, as torchvision's ToTensor gives.
+    """
+    if images.dtype == torch.uint8:
+        # The divisor gives the dtype, whatever the default dtype of the user is.
+        return images.flatten(-2).div(torch.tensor(255, dtype=torch.float32, device="cpu"))
+    if not images.is_floating_point() or not ((images >= 0) & (images <= 1)).all():
+        raise UserError(
+            f"images must be uint8, or floats from 0 to 1, not {str(images.dtype)[6:]} from "
+            f"{float(images.min()):.3g} to {float(images.max()):.3g}: undo a normalisation"
+        )
+    return images.flatten(-2).float()
 
 
 def load_mnist(data_dir: str | Path | None = None, source: str = "auto") -> Mnist:
@@ -163,7 +192,7 @@ def filter_by_class(
         listed = []
     if not listed or not {*listed} <= {*range(10)}:
         raise UserError(f"digits to keep or omit must be some of 0 to 9, not {named!r}")
-    mask = torch.isin(digits.labels, torch.tensor(listed, device=digits.labels.device))
+    mask = torch.isin(labels_of(digits), torch.tensor(listed, device=digits.device))
     chosen = digits[mask if omit is None else ~mask]
     if len(chosen) == 0:
         raise UserError(f"no image is left after keeping {keep} / omitting {omit}")
@@ -188,8 +217,8 @@ class Loader:
     ):
         self.digits, self.batch_size, self.jitter = digits, batch_size, jitter
         self.generators, self.stacked = generators, stacked
-        beside_images = (digits.labels, digits.indices, digits.teacher_logits)
-        self.fields = [field for field in beside_images if field is not None]
+        beside_images = {name: field for name, field in vars(digits).items() if name != "images"}
+        self.fields = {name: field for name, field in beside_images.items() if field is not None}
         if jitter:
             # A view of all translations of all images, so that a jittered batch is a single gather:
             # windows[n, y, x] is image n moved by (jitter - y, jitter - x), zeros moving in.
@@ -201,16 +230,17 @@ class Loader:
 
     def __iter__(self) -> Iterator[Digits]:
         draws = torch.stack([self._draw(generator) for generator in self.generators], dim=1)
-        draws = (draws if self.stacked else draws[:, 0]).to(self.digits.labels.device)
+        draws = (draws if self.stacked else draws[:, 0]).to(self.digits.device)
         axis = draws.dim() - 2  # of the cases: behind the one of the generators
         # Gathered for many minibatches at once: it costs less and uses all threads.
         for cases, y, x in draws.split(CHUNK * self.batch_size, dim=-1):
-            rest = [field[cases] for field in self.fields]
+            rest = [field[cases] for field in self.fields.values()]
             chunk = [self._gather(cases, y, x), *rest]
             for images, *others in zip(
                 *(f.split(self.batch_size, axis) for f in chunk), strict=True
             ):
-                yield Digits(pixels(images), *others)
+                beside_images = {"labels": None} | dict(zip(self.fields, others, strict=True))
+                yield Digits(pixels(images), **beside_images)
 
     def _gather(self, cases: Tensor, y: Tensor, x: Tensor) -> Tensor:
         if self.jitter:

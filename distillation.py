@@ -192,11 +192,11 @@ def train_together(
         raise UserError("students distilled together need temperatures and seeds, each only once")
     students = {}
     for seed, temperature in itertools.product(seeds, temperatures):
-        with torch.device("cpu"):
+        with torch.device("meta"):  # draws no random numbers
             student = SmallNet(params.hidden_units)
-        init_weights(student, params.init_std, seed)
+        init_weights(student.to_empty(device="cpu"), params.init_std, seed)
         students[temperature, seed] = student
-    device = transfer_set.labels.device
+    device = transfer_set.device
     stack = StackedNet(list(students.values()), orders=len(seeds)).to(device)
     loss = stacked_loss(torch.tensor([t for t, _ in students], device=device))
     train(stack, transfer_set, params, loss=loss, seed=seeds, **options)
@@ -225,7 +225,7 @@ def with_teacher(
     nets, teacher = load_teacher(paths, mnist, args.quiet)
     if len(nets) > 1:
         teacher["mean"] = "arithmetic" if args.arithmetic_mean else "geometric"
-    nets = [net.to(mnist.training.labels.device) for net in nets]
+    nets = [net.to(mnist.training.device) for net in nets]
     arithmetic_at = temperatures.pop() if args.arithmetic_mean else None
     transfer_set = with_logits(mnist.training, nets, arithmetic_at)
     if not args.quiet:
@@ -238,7 +238,7 @@ def columns_of_stacked(student: SmallNet, planned: Run, mnist: Mnist) -> dict[st
     result, params = measure(student, mnist.test.to("cpu")), planned.params
     of = f"{params.hidden_units} units, T = {params.temperature:g}, seed {planned.seed}"
     tqdm.write(f"{of}: {result['errors']} errors on {result['cases']:,} images, not saved")
-    made = provenance(mnist.training.labels.device)
+    made = provenance(mnist.training.device)
     return columns_of({"result": result, "history": [], **made})
 
 

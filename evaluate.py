@@ -17,6 +17,7 @@ import os
 import re
 import reprlib
 import sys
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -27,7 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dataset import Digits, Mnist, load_mnist, pixels, translate
+from dataset import Digits, Mnist, labels_of, load_mnist, pixels, translate
 from support.checkpoints import MODELS, load_checkpoint, model_from
 from support.command_line import Parser, data_flags, user_path
 from support.errors import UserError
@@ -107,17 +108,25 @@ def mean_logits(logits: Sequence[Tensor], arithmetic_at: float | None = None) ->
 
 def count_errors(model: Model, digits: Digits) -> Tensor:
     """The number of `digits` that are not classified correctly: int64 (), of a stack (S,)."""
-    return (logits_of(model, digits.images).argmax(-1) != digits.labels).sum(-1)
+    return (logits_of(model, digits.images).argmax(-1) != labels_of(digits)).sum(-1)
 
 
 def measure(model: Model, digits: Digits) -> dict[str, Any]:
-    """Errors of a net as checkpoints record them: integers, in total and for each digit."""
-    wrong = digits.labels[logits_of(model, digits.images).argmax(-1) != digits.labels]
+    """Errors of a net as checkpoints record them: integers, in total and for each digit.
+
+    Warns if the net returns logits that are not finite.
+    """
+    labels, logits = labels_of(digits), logits_of(model, digits.images)
+    if not torch.isfinite(logits).all():
+        warnings.warn(
+            "this net returns logits that are not finite: its errors mean little", stacklevel=2
+        )
+    wrong = labels[logits.argmax(-1) != labels]
     return {
         "errors": len(wrong),
         "cases": len(digits),
         "errors_per_digit": wrong.bincount(minlength=10).tolist(),
-        "cases_per_digit": digits.labels.bincount(minlength=10).tolist(),
+        "cases_per_digit": labels.bincount(minlength=10).tolist(),
     }
 
 
@@ -260,7 +269,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def published() -> list[Path]:
     """The checkpoints in models/. Raises UserError if there are none."""
-    paths = sorted(MODELS.glob("*.pt"))
+    paths = sorted(MODELS.glob("[!.]*.pt"))  # macOS puts a ._NAME.pt beside some files
     if not paths:
         raise UserError("there are no checkpoints in models/: name one, or train one with train.py")
     with suppress(ValueError):  # on another drive of Windows there is no relative path

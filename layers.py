@@ -5,6 +5,12 @@ A file to copy into another project: it needs nothing but PyTorch.
     cumbersome  784-1200-1200-10  2,395,210 weights and biases, trained as in [DO]
     small       784-800-800-10    1,276,810, without regularisation
 
+A checkpoint of this project holds weights that are scaled for test time:
+
+    net = CumbersomeNet(1200)
+    net.load_state_dict(torch.load("cumbersome_model_1200.pt", weights_only=True)["state_dict"])
+    net.eval()
+
 [KD] Hinton, Vinyals & Dean, Distilling the Knowledge in a Neural Network, arXiv 1503.02531
 [DO] Hinton et al., Improving neural networks by preventing co-adaptation of feature detectors,
      arXiv 1207.0580, appendix A
@@ -12,6 +18,7 @@ A file to copy into another project: it needs nothing but PyTorch.
 
 import operator
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,22 +28,27 @@ PIXELS, CLASSES = 784, 10
 LAYERS = ("hidden1", "hidden2", "output")
 
 
-def drop(units: Tensor, probability: float) -> Tensor:
+def drop(units: Tensor, probability: float, generator: torch.Generator | None = None) -> Tensor:
     """Zero each element with `probability` and leave the others as they are: the original dropout.
 
     Unlike nn.Dropout the rest is *not* divided by the keep probability ([DO]); at test time the
-    outgoing weights are multiplied by it instead. Random bits come from PyTorch's global generator.
+    outgoing weights are multiplied by it instead. Random bits come from the `generator`, which is
+    on the device of the units, or from PyTorch's global one.
     """
     mask = _mask_from_bits if units.device.type == "cpu" else _mask_from_floats
-    return units * mask(units, probability)
+    return units * mask(units, probability, generator)
 
 
-def _mask_from_floats(units: Tensor, probability: float) -> Tensor:
+def _mask_from_floats(
+    units: Tensor, probability: float, generator: torch.Generator | None = None
+) -> Tensor:
     """Which units are kept, on any device: a uniform number for each."""
-    return torch.rand(units.shape, device=units.device) >= probability
+    return torch.rand(units.shape, device=units.device, generator=generator) >= probability
 
 
-def _mask_from_bits(units: Tensor, probability: float) -> Tensor:
+def _mask_from_bits(
+    units: Tensor, probability: float, generator: torch.Generator | None = None
+) -> Tensor:
     """Ones for units that are kept, on the processor: 16 random bits for each (8 for one half).
 
     The probability is exact to 2^-16, in a tenth of the time of `bernoulli_`, which takes as long
@@ -45,7 +57,9 @@ def _mask_from_bits(units: Tensor, probability: float) -> Tensor:
     dtype = torch.int8 if probability == 0.5 else torch.int16
     size = torch.iinfo(dtype).bits // 8
     words = torch.empty(-(-units.numel() * size // 8), dtype=torch.int64, device="cpu")
-    words.random_(-(2**63), None)  # all 64 bits of each; by default the sign would stay 0
+    words.random_(
+        -(2**63), None, generator=generator
+    )  # all 64 bits of each; by default the sign would stay 0
     drawn = words.view(dtype)[: units.numel()].view(units.shape)
     lowest, values = torch.iinfo(dtype).min, 2 ** torch.iinfo(dtype).bits
     threshold = min(lowest + round(probability * values), lowest + values - 1)
@@ -54,15 +68,21 @@ def _mask_from_bits(units: Tensor, probability: float) -> Tensor:
 
 
 class DroppedLinear(nn.Linear):
-    """A linear layer with dropout on its inputs; in eval mode it scales its weights ([DO])."""
+    """A linear layer with dropout on its inputs; in eval mode it scales its weights ([DO]).
+
+    The buffer `keep` marks weights that are not scaled yet, wherever they are saved.
+    """
+
+    generator: torch.Generator | None = None  # of the random bits; by default PyTorch's global one
 
     def __init__(self, inputs: int, outputs: int, dropout: float):
         super().__init__(inputs, outputs)
         self.dropout = dropout
+        self.register_buffer("keep", torch.tensor(1 - dropout, dtype=torch.float32))
 
     def forward(self, units: Tensor) -> Tensor:
         if self.training:
-            return super().forward(drop(units, self.dropout))
+            return super().forward(drop(units, self.dropout, self.generator))
         return F.linear(units, self.weight * (1 - self.dropout), self.bias)
 
 
@@ -77,7 +97,7 @@ class RectifierNet(nn.Module):
     def __init__(self, hidden_units: int, dropout_visible: float, dropout_hidden: float):
         super().__init__()
         self.hidden_units = hidden_units
-        self.dropout_visible, self.dropout_hidden = dropout_visible, dropout_hidden
+        self.dropouts = (dropout_visible, dropout_hidden, dropout_hidden)  # of each layer's inputs
         self.hidden1 = linear(PIXELS, hidden_units, dropout_visible)
         self.hidden2 = linear(hidden_units, hidden_units, dropout_hidden)
         self.output = linear(hidden_units, CLASSES, dropout_hidden)
@@ -89,22 +109,43 @@ class RectifierNet(nn.Module):
         units = self.relu2(self.hidden2(units))
         return self.output(units)
 
+    def _load_from_state_dict(self, state: dict, prefix: str, *options: Any) -> None:
+        """Refuse weights that were saved with other dropout, as they would compute another thing.
+
+        Those of a net without dropout are scaled for test time; a net with dropout scales them.
+        """
+        *_, errors = options
+        for layer, dropout in zip(LAYERS, self.dropouts, strict=True):
+            keep = float(state.get(f"{prefix}{layer}.keep", 1.0))
+            if abs(keep - (1 - dropout)) > 1e-3:
+                errors.append(
+                    f"{layer} has dropout {dropout:g}, but its weights were saved by a layer with "
+                    f"dropout {1 - keep:.3g}: load them into a net with the same"
+                )
+        super()._load_from_state_dict(state, prefix, *options)
+
     @torch.no_grad()
     def constrain(self, max_squared_length: float) -> None:
         """Scale down the incoming weights of hidden units whose squared length exceeds the maximum.
 
-        [DO] app. A. All units of a layer at once; shorter weight vectors are not touched.
+        [DO] app. A. All units of a layer at once; neither shorter weight vectors are touched, nor
+        layers whose weights are not to be trained.
         """
         for layer in (self.hidden1, self.hidden2):
+            if not layer.weight.requires_grad:
+                continue
             length = torch.linalg.vector_norm(layer.weight, dim=-1, keepdim=True)
             layer.weight.mul_((max_squared_length**0.5 / length).clamp_(max=1))
 
 
 class CumbersomeNet(RectifierNet):
-    """The cumbersome net of [KD] s.3: 1200 units per layer, dropout as in [DO]."""
+    """The cumbersome net of [KD] s.3: 1200 units per layer.
+
+    [DO] trains it with dropout of 0.2 and 0.5; without, it takes what `scale_weights` returns.
+    """
 
     def __init__(
-        self, hidden_units: int = 1200, dropout_visible: float = 0.2, dropout_hidden: float = 0.5
+        self, hidden_units: int = 1200, dropout_visible: float = 0.0, dropout_hidden: float = 0.0
     ):
         super().__init__(hidden_units, dropout_visible, dropout_hidden)
 
@@ -137,13 +178,14 @@ def scale_weights(model: RectifierNet) -> RectifierNet:
 
     A plain net of three linear layers that gives the same logits as `model` in eval mode.
     """
-    with torch.device("cpu"):
-        scaled = type(model)(model.hidden_units, dropout_visible=0.0, dropout_hidden=0.0).float()
-    state = {name: value.detach().float().cpu() for name, value in model.state_dict().items()}
-    shares = (model.dropout_visible, model.dropout_hidden, model.dropout_hidden)
-    for layer, dropout in zip(LAYERS, shares, strict=True):
+    with torch.device("meta"):  # draws no random numbers
+        scaled = type(model)(model.hidden_units)
+    copied = {"device": "cpu", "dtype": torch.float32, "copy": True}
+    state = {name: value.detach().to(**copied) for name, value in model.state_dict().items()}
+    for layer, dropout in zip(LAYERS, model.dropouts, strict=True):
+        state.pop(f"{layer}.keep", None)
         state[f"{layer}.weight"] = state[f"{layer}.weight"] * (1 - dropout)
-    scaled.load_state_dict(state)
+    scaled.load_state_dict(state, assign=True)
     return scaled.eval()
 
 
@@ -158,7 +200,7 @@ class StackedNet(nn.Module):
 
     def __init__(self, nets: Sequence[RectifierNet], orders: int):
         super().__init__()
-        if any(net.dropout_visible or net.dropout_hidden for net in nets):
+        if any(any(net.dropouts) for net in nets):
             raise ValueError("nets trained together take no dropout")
         self.orders, self.hidden_units = orders, nets[0].hidden_units
         self.weights = nn.ParameterList()  # of each layer (S, out, in)

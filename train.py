@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dataset import Digits, Loader, Mnist, get_dataloader
+from dataset import Digits, Loader, Mnist, get_dataloader, labels_of
 from evaluate import count_errors, logits_of, measure
 from layers import CumbersomeNet, RectifierNet, SmallNet, init_weights, scale_weights
 from support.checkpoints import load_checkpoint, unwrapped
@@ -33,7 +33,7 @@ from support.runs import Run, RunFiles, plan
 from support.script import run_script
 from support.seeds import seeded
 from support.sweep import Results
-from support.teacher import checked_device
+from support.teacher import check_outputs, checked_device
 
 Loss = Callable[[Tensor, Digits], Tensor]  # of float32 logits and their minibatch
 
@@ -48,7 +48,7 @@ python train.py --epochs 10  # the schedules are compressed
 
 def hard_loss(logits: Tensor, batch: Digits) -> Tensor:
     """Cross entropy with the correct labels, averaged over the images of the minibatch."""
-    return F.cross_entropy(logits, batch.labels)
+    return F.cross_entropy(logits, labels_of(batch))
 
 
 def schedule(params: Any, step: int, steps: int) -> tuple[float, float]:
@@ -105,12 +105,15 @@ def train_one_epoch(
         with autocast(device, precision):
             logits = model(batch.images)
         losses = loss(logits.float(), batch)
+        if losses.shape != logits.shape[:-2]:
+            shapes = f"{tuple(logits.shape[:-2])}, not {tuple(losses.shape)}"
+            raise UserError(f"the loss must be averaged over the minibatch: of shape {shapes}")
         (losses.sum() * factor).backward()
         optimizer.step()
         optimizer.zero_grad()
         if params.max_squared_length:
             constrain(model, params.max_squared_length)
-        total += losses.detach() * batch.labels.shape[-1]  # on the device: read once an epoch
+        total += losses.detach() * batch.indices.shape[-1]  # on the device: read once an epoch
         step += 1
         after_batch()
     return total / len(loader.digits)
@@ -142,12 +145,14 @@ def train(
     jitter and dropout: weights are bit-identical on the same machine, with as many threads, and
     after resuming. Raises UserError for wrong arguments, TrainingFailed if a weight is not finite.
     """
-    params, device = checked_params(params), checked_device(model, training_set, test_set, seed)
-    logits_of(model, training_set.images[:1])  # what cannot be trained shows at once
+    params = checked_params(params)
+    device = checked_device(model, training_set, test_set, seed, params)
+    check_outputs(model, logits_of(model, training_set.images[:100]))
     loader = get_dataloader(training_set.to(device), params.batch_size, seed, params.jitter)
     optimizer = make_optimizer(model, params)
-    state = (model, optimizer, loader.generators)
-    with seeded(device, seed), closing(progress or Progress(quiet=True)) as progress:
+    progress = progress or Progress(quiet=True)
+    with seeded(model, device, seed) as dropout, closing(progress):
+        state = (model, optimizer, loader.generators, dropout)
         history = resume_point.begin(*state, params.epochs) if resume_point else []
         progress.start(params.epochs, len(loader), len(history))
         for epoch in range(len(history), params.epochs):
@@ -195,7 +200,7 @@ def run(planned: Run, model: RectifierNet, mnist: Mnist, loss: Loss = hard_loss)
             try:
                 history = train(model, mnist.training, planned.params, progress=progress, **options)
                 result = measure(scale_weights(model), mnist.test.to("cpu"))
-                made = provenance(mnist.test.labels.device) | {"result": result}
+                made = provenance(mnist.test.device) | {"result": result}
                 files.save(model, record | made | {"history": history})
             except TrainingFailed:
                 resume_point.remove()  # resuming would come to the same

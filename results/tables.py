@@ -94,7 +94,7 @@ def rewritten(page: Path, text: str) -> str:
 def models_page() -> str:
     """models/README.md: what each checkpoint is, its errors, and how it was made."""
     parts = [MODELS_INTRODUCTION]
-    for path in sorted(MODELS.glob("*.pt")):
+    for path in sorted(MODELS.glob("[!.]*.pt")):
         lines = [f"- {name}: {value}" for name, value in facts_of(path).items()]
         parts.append("\n".join([f"## {path.name}", "", *lines, ""]))
     return "\n".join(parts)

@@ -3,6 +3,7 @@
 import io
 import os
 import reprlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,9 @@ def save_model(path: str | Path, model: nn.Module, **record: Any) -> None:
     """Write `model`, with its weights scaled for test time, and `record`.
 
     The record may hold numbers (also of NumPy, or a tensor of one), words, None, and lists and
-    dicts of these. Atomic: under `path` there is the old file or the whole new one. Raises
-    UserError, also for what `load_model` would refuse, such as a weight that is not finite.
+    dicts of these. A missing folder is made. Atomic: under `path` there is the old file or the
+    whole new one. Raises UserError, also for what `load_model` would refuse, such as a weight that
+    is not finite.
     """
     path, model = Path(os.path.expanduser(path)), unwrapped(model)
     try:
@@ -46,6 +48,8 @@ def save_model(path: str | Path, model: nn.Module, **record: Any) -> None:
         check(unpacked(io.BytesIO(content)))
     except (UserError, RecursionError) as error:  # the latter of a record that is nested too deep
         raise UserError(f"{path} was not written: {error}") from None
+    with suppress(OSError):  # `replace_file` says what is wrong
+        path.parent.mkdir(parents=True, exist_ok=True)  # rather than to lose a net that is trained
     replace_file(path, content)
 
 
@@ -91,7 +95,7 @@ def model_from(checkpoint: dict[str, Any]) -> RectifierNet:
     cls = ARCHITECTURES[checkpoint["architecture"]]
     with torch.inference_mode(False):  # whatever the user has set
         with torch.device("meta"):  # no weights that would be thrown away
-            model = cls(checkpoint["hidden_units"], dropout_visible=0.0, dropout_hidden=0.0)
+            model = cls(checkpoint["hidden_units"])
         state = {name: value.clone() for name, value in checkpoint["state_dict"].items()}
         model.load_state_dict(state, assign=True)
     return model.eval()

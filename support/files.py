@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import sys
+import time
 import warnings
 import zipfile
 from collections.abc import Iterator
@@ -19,8 +20,8 @@ from filelock import FileLock, Timeout
 
 from support.errors import UserError
 
-# What a file system without locks answers: Lustre, some NFS.
-WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+# What file systems answer that have no locks or no fsync: Lustre, some NFS, FUSE.
+UNSUPPORTED = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)
 MAX_UNPACKED = 2**30  # bytes, of a checkpoint or resume point
 
 
@@ -29,7 +30,7 @@ def replace_file(path: str | Path, content: bytes | memoryview) -> None:
 
     Raises UserError naming the file if the disk is full, the folder missing or read-only.
     """
-    path = Path(path)
+    path = Path(os.path.realpath(path)) if os.path.islink(path) else Path(path)
     if not path.name or (path.exists() and not path.is_file()):
         raise UserError(f"cannot write {path}: it is not a regular file")
     part = path.with_name(f".{path.name}.part")
@@ -38,13 +39,34 @@ def replace_file(path: str | Path, content: bytes | memoryview) -> None:
         with open(part, "xb") as file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
+            _sync(file)
+        _rename(part, path)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from None
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+def _sync(file: BinaryIO) -> None:
+    """See to it that the content outlives a power cut, where the file system can."""
+    try:
+        os.fsync(file.fileno())
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
+        warning = f"warning: {file.name} may be lost in a power cut: no fsync here"
+        print(warning, file=sys.stderr)
+
+
+def _rename(part: Path, path: Path) -> None:
+    """Put the part in its place; on Windows a virus scanner may hold the file for a moment."""
+    for _ in range(10):
+        with suppress(PermissionError):
+            os.replace(part, path)
+            return
+        time.sleep(0.1)
+    os.replace(part, path)
 
 
 def check_regular(path: str | Path) -> None:
@@ -87,7 +109,7 @@ def locked(path: Path, seconds: float = 0) -> Iterator[None]:
             f"{path} is being written by another run: wait for it or choose another file"
         ) from None
     except (OSError, NotImplementedError) as error:
-        if getattr(error, "errno", errno.ENOSYS) not in WITHOUT_LOCKS:
+        if getattr(error, "errno", errno.ENOSYS) not in UNSUPPORTED:
             raise UserError(f"cannot write {path}: {error.strerror or error}") from None
         warning = f"warning: no file locking here; make sure no other run writes {path}"
         print(warning, file=sys.stderr)

@@ -6,6 +6,7 @@ The values themselves are in training_params.py.
 import difflib
 import importlib
 import math
+import os
 import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -116,6 +117,7 @@ class DistilledParams(Params):
     allowed: ClassVar = HYPERPARAMETERS | {"jitter": NO_JITTER}
 
 
+EDITED: dict[str, int] = {}  # when training_params.py was, as it has been imported
 ROLES = {"Cumbersome": Params, "Small": Params, "Distilled": DistilledParams}
 
 
@@ -160,6 +162,10 @@ def default_params(params: str, role: str) -> Params:
     name = {"local": "LocalParams", "paper": "PaperParams"}.get(params, str(params))
     try:
         module = importlib.import_module("training_params")
+        edited = os.stat(module.__file__).st_mtime_ns
+        if edited != EDITED.setdefault(module.__file__, edited):  # since, as in a notebook
+            EDITED[module.__file__] = edited
+            module = importlib.reload(module)
     except Exception as error:  # a file that is being edited can raise anything
         raise UserError(f"training_params.py: {type(error).__name__}: {error}") from None
     cls = getattr(getattr(module, name, None), role, None)

@@ -66,7 +66,6 @@ def autocast(device: str, precision: str) -> Any:
 
 def set_up(args: argparse.Namespace) -> tuple[Mnist, torch.device]:
     """Set the threads; load MNIST onto the device. `--validation` holds images out to test on."""
-    torch.set_flush_denormal(True)  # threads take it over from the one that starts them
     if args.threads:
         torch.set_num_threads(args.threads)
     mnist, device = load_mnist(args.data_dir, args.data), choose_device(args.device)

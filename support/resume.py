@@ -60,6 +60,7 @@ class ResumePoint:
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
         order: list[torch.Generator],
+        dropout: torch.Generator,
         epochs: int,
     ) -> list[dict[str, Any]]:
         """Put the loaded state, if any, into its owners; returns the history so far.
@@ -68,18 +69,17 @@ class ResumePoint:
         Raises UserError if the state does not fit.
         """
         if self.state is None:
-            self.save(model, optimizer, order, [])
+            self.save(model, optimizer, order, dropout, [])
             return []
         random, history = self.state["random"], self.state["history"]
         try:
             if len(history) > epochs:
                 raise ValueError
             model.load_state_dict(self.state["model"])
-            _check_optimizer(optimizer, self.state["optimizer"])
-            optimizer.load_state_dict(self.state["optimizer"])
+            optimizer.load_state_dict(_fitted(optimizer, self.state["optimizer"]))
             for generator, state in zip(order, random["order"], strict=True):
                 generator.set_state(state)
-            set_random_states(next(model.parameters()).device, random)
+            set_random_states(dropout, random)
         except (AttributeError, LookupError, RuntimeError, TypeError, ValueError):
             raise UserError(f"{self.path} is damaged: delete it and start anew") from None
         return history
@@ -89,6 +89,7 @@ class ResumePoint:
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
         order: list[torch.Generator],
+        dropout: torch.Generator,
         history: list[dict[str, Any]],
     ) -> None:
         """Write the state after the last epoch in `history`, all random states included."""
@@ -98,7 +99,7 @@ class ResumePoint:
             "optimizer": optimizer.state_dict(),
             "random": {
                 "order": [generator.get_state() for generator in order],
-                **random_states(next(model.parameters()).device),
+                **random_states(dropout),
             },
             "history": history,
         }
@@ -108,12 +109,19 @@ class ResumePoint:
         self.path.unlink(missing_ok=True)
 
 
-def _check_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Raise ValueError for a state of another form: fused updates would write past its tensors."""
-    fresh = optimizer.state_dict()["param_groups"]
-    for group, new in zip(state["param_groups"], fresh, strict=True):
-        if {k: type(v) for k, v in group.items()} != {k: type(v) for k, v in new.items()}:
+def _fitted(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    """The saved state with the options that this version of PyTorch has: new ones as they are set.
+
+    Raises ValueError for a state of another form: fused updates would write past its tensors.
+    """
+    groups = []
+    for saved, fresh in zip(
+        state["param_groups"], optimizer.state_dict()["param_groups"], strict=True
+    ):
+        kept = {name: saved[name] for name in fresh if name in saved}
+        if saved["params"] != fresh["params"] or not isinstance(kept.get("lr"), float):
             raise ValueError
+        groups.append(fresh | kept)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for number, values in state["state"].items():
         for value in values.values():
@@ -121,3 +129,4 @@ def _check_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) ->
                 raise ValueError
     if len({tuple(values) for values in state["state"].values()}) > 1:
         raise ValueError
+    return {"state": state["state"], "param_groups": groups}

@@ -2,6 +2,7 @@
 
 import signal
 import sys
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from typing import NoReturn
@@ -9,6 +10,7 @@ from typing import NoReturn
 from tqdm import tqdm
 
 from support.errors import Stopped, UserError
+from support.seeds import denormals_flushed
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -24,11 +26,13 @@ def run_script(main: Callable[[], None]) -> NoReturn:
             stream.reconfigure(errors="backslashreplace")  # so that any character can be printed
     tqdm.get_lock()  # made now: a signal while it is made would leave an AttributeError
     before = {signum: signal.signal(signum, stop) for signum in SIGNALS}
-    unraisable = sys.unraisablehook
+    unraisable, warning = sys.unraisablehook, warnings.formatwarning
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     try:
-        status = status_of(main)
+        with denormals_flushed():
+            status = status_of(main)
     finally:
-        sys.unraisablehook = unraisable
+        sys.unraisablehook, warnings.formatwarning = unraisable, warning
         for signum, handler in before.items():
             signal.signal(signum, handler)
     sys.exit(status)

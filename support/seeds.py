@@ -1,13 +1,14 @@
 """Seeds, and the states of PyTorch's random generators."""
 
 import operator
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from layers import DroppedLinear
 from support.errors import UserError
 
 
@@ -26,17 +27,21 @@ def as_seeds(seed: Any) -> tuple[list[int], bool]:
     return seeds, several
 
 
-def random_states(device: torch.device) -> dict[str, Tensor]:
-    """The states of PyTorch's generators: that of the processor and that of `device`."""
-    states = {"cpu": torch.get_rng_state()}
+def random_states(dropout: torch.Generator) -> dict[str, Tensor]:
+    """The states of the generator of dropout and of PyTorch's own, on the processor and there."""
+    device = dropout.device
+    states = {"cpu": torch.get_rng_state(), f"dropout {device.type}": dropout.get_state()}
     if device.type != "cpu":
         states[device.type] = getattr(torch, device.type).get_rng_state(*_index(device))
     return states
 
 
-def set_random_states(device: torch.device, states: dict[str, Any]) -> None:
-    """Put back what `random_states` returned; of other devices than `device` nothing."""
+def set_random_states(dropout: torch.Generator, states: dict[str, Any]) -> None:
+    """Put back what `random_states` returned; of another device than that of `dropout` nothing."""
+    device = dropout.device
     torch.set_rng_state(states["cpu"])
+    if f"dropout {device.type}" in states:
+        dropout.set_state(states[f"dropout {device.type}"])
     if device.type in states.keys() - {"cpu"}:
         getattr(torch, device.type).set_rng_state(states[device.type], *_index(device))
 
@@ -47,21 +52,40 @@ def _index(device: torch.device) -> list[torch.device]:
 
 
 @contextmanager
-def seeded(device: torch.device, seed: int | Sequence[int]) -> Iterator[None]:
-    """PyTorch's generators seeded for dropout (stacks have none), and restored afterwards.
+def seeded(model: nn.Module, device: torch.device, seed: Any) -> Iterator[torch.Generator]:
+    """A generator for the dropout of `model`, of its own: other threads may train other nets.
 
-    Denormal numbers, which make element-wise steps 10-50 times slower, are 0 from now on.
+    Other modules draw from PyTorch's generators: these are seeded, and restored afterwards.
     """
-    torch.set_flush_denormal(True)
-    before = random_states(device)
     seeds, several = as_seeds(seed)
-    torch.manual_seed(0 if several else seeds[0])
+    first = 0 if several else seeds[0]  # stacks have no dropout
+    dropout = torch.Generator(device).manual_seed(first)
+    before = random_states(dropout)
+    torch.manual_seed(first)
+    layers = [module for module in model.modules() if isinstance(module, DroppedLinear)]
+    for layer in layers:
+        layer.generator = dropout
     try:
         with (  # whatever mode surrounds the call
+            denormals_flushed(),
             torch.inference_mode(False),
             torch.autocast(device.type, enabled=False),
             torch.enable_grad(),
         ):
-            yield
+            yield dropout
     finally:
-        set_random_states(device, before)
+        set_random_states(torch.Generator(device), before)
+        for layer in layers:
+            layer.generator = None
+
+
+@contextmanager
+def denormals_flushed() -> Iterator[None]:
+    """Denormal numbers, which make element-wise steps 10-50 times slower, are 0 meanwhile."""
+    tiny = torch.full((), 1e-310, dtype=torch.float64, device="cpu")
+    before = bool(tiny * 1 == 0)
+    torch.set_flush_denormal(True)  # threads take it over from the one that starts them
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(before)

@@ -15,12 +15,14 @@ from layers import CLASSES, RectifierNet, StackedNet
 from support.checkpoints import MODELS, load_checkpoint, model_from, unwrapped
 from support.errors import UserError
 from support.files import sha256
+from support.hyperparameters import Params
 from support.script import is_of_memory
 from support.seeds import as_seeds
 
 TEACHER = MODELS / "cumbersome_model_1200.pt"  # unless another is named
 Ensemble = list | tuple | nn.ModuleList  # of nets
 WANTED = "take float32 pixels (N, 784) in [0, 1] and return logits (N, 10)"
+BATCH_NORMALISATION = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 REMEDY = (
     "wrap it in a module that does; for a net of images "
     "nn.Sequential(nn.Unflatten(1, (1, 28, 28)), net)"
@@ -77,7 +79,9 @@ def check_distinct(nets: Sequence[RectifierNet], paths: Sequence[Path]) -> None:
 
 
 def warn_of_teacher(transfer_set: Digits) -> None:
-    """Warn if the teacher gets most of the student's training images wrong."""
+    """Warn if the teacher gets most of the student's training images wrong, if that is known."""
+    if transfer_set.labels is None:
+        return
     sentence, is_poor = errors_of_teacher(transfer_set)
     if is_poor:
         warnings.warn(sentence, stacklevel=3)
@@ -148,13 +152,23 @@ def check_digits(digits: Any) -> None:
         )
 
 
+def check_outputs(net: nn.Module, logits: Tensor) -> None:
+    """Raise UserError if a net that is to be trained ends in a softmax."""
+    if logits.min() >= 0 and ((logits.sum(-1) - 1).abs() < 1e-3).all():
+        raise UserError(
+            f"this {type(net).__name__} returns probabilities, not logits: leave out its softmax, "
+            "which the loss applies"
+        )
+
+
 def checked_device(
-    model: nn.Module, training_set: Digits, test_set: Digits | None, seed: Any
+    model: nn.Module, training_set: Digits, test_set: Digits | None, seed: Any, params: Params
 ) -> torch.device:
     """Where the weights of `model` are.
 
-    Raises UserError if it has none that can be trained, for other sets than Digits, and for several
-    seeds unless it is a stack.
+    Raises UserError if it has none that can be trained, for other sets than Digits, for several
+    seeds unless it is a stack, and for what cannot be trained with these hyperparameters: with
+    batch normalisation minibatches of one image, with stored logits images that move.
     """
     check_digits(training_set)
     if test_set is not None:
@@ -168,4 +182,12 @@ def checked_device(
     _, several = as_seeds(seed)
     if several != isinstance(unwrapped(model), StackedNet):
         raise UserError("a net takes one seed, and a stack of nets several")
+    normalised = any(isinstance(module, BATCH_NORMALISATION) for module in model.modules())
+    if normalised and len(training_set) % params.batch_size == 1:
+        raise UserError(
+            f"the last minibatch of {len(training_set)} images would hold a single one, which "
+            "batch normalisation does not take: choose another batch_size"
+        )
+    if training_set.teacher_logits is not None and params.jitter:
+        raise UserError("jitter must be 0: the teacher's logits are of unmoved images")
     return parameters[0].device

@@ -309,7 +309,9 @@ OTHER_FUNCTIONS = {
         lambda net: setattr(net, "hidden2", nn.Linear(5, 5))
     ),
     "other dropout in a layer": lambda: changed(lambda net: setattr(net.hidden1, "dropout", 0.0)),
-    "other dropout in the net": lambda: changed(lambda net: setattr(net, "dropout_hidden", 0.1)),
+    "other dropout in the net": lambda: changed(
+        lambda net: setattr(net, "dropouts", (0.1, 0.1, 0.1))
+    ),
     "more classes": lambda: changed(lambda net: setattr(net, "output", nn.Linear(5, 47))),
     "complex weights": lambda: random_net(5).to(torch.complex64),
     "weights without data": lambda: random_net(5).to("meta"),

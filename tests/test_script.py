@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import warnings
 
 import pytest
 import torch
@@ -30,6 +31,14 @@ def test_each_way_to_stop_has_a_status_of_its_own(capsys, error, status, line):
         run_script(lambda: fail(error))
     assert stop.value.code == status
     assert capsys.readouterr().err == line
+
+
+def test_a_warning_is_one_line(capsys):
+    arguments = ("be careful", UserWarning, "file.py", 3)
+    with pytest.raises(SystemExit):
+        run_script(lambda: print(warnings.formatwarning(*arguments), end=""))
+    assert capsys.readouterr().out == "warning: be careful\n"
+    assert "file.py" in warnings.formatwarning(*arguments)
 
 
 def test_a_script_that_ends_well_has_status_0():

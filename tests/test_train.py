@@ -365,7 +365,7 @@ def test_the_script_trains_what_the_function_trains(call, sample):
     call(train_script, words)
     params = some_params("Cumbersome", hidden_units=10, epochs=2, batch_size=500)
     params.schedule_epochs = LocalParams.Cumbersome.schedule_epochs
-    net = CumbersomeNet(10)
+    net = CumbersomeNet(10, 0.2, 0.5)
     init_weights(net, params.init_std, 7)
     train(net, sample.training, params, seed=7)
     assert same_weights(load_model("net.pt"), scale_weights(net))

@@ -144,9 +144,9 @@ def test_a_student_is_the_one_of_the_function(call, few, teacher, script, precis
 def test_dropout_depends_on_the_seed_and_on_nothing_else(call, few, start, monkeypatch, how):
     drop, states = layers.drop, {}
 
-    def record(units, probability):
-        states.setdefault(place, []).append((probability, torch.get_rng_state().tolist()))
-        return drop(units, probability)
+    def record(units, probability, generator):
+        states.setdefault(place, []).append((probability, generator.get_state().tolist()))
+        return drop(units, probability, generator)
 
     monkeypatch.setattr(layers, "drop", record)
     for place, seed in enumerate((1, 1, 2)):
