@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -80,9 +80,14 @@ def as_digits(images: Tensor, labels: Tensor | None = None) -> Digits:
     if not all(isinstance(each, Tensor) and each.dim() for each in tensors):
         raise UserError("images (N, 28, 28) and labels (N,) must be tensors")
     wanted = (len(tensors[-1]), 28, 28)
-    if images.dtype != torch.uint8 or images.shape != wanted or tensors[-1].dim() not in (1, 3):
+    if (
+        images.dtype != torch.uint8
+        or images.shape != wanted
+        or tensors[-1].dim() != (3 if labels is None else 1)
+    ):
         kind = f"{str(images.dtype)[6:]} {tuple(images.shape)}"
-        raise UserError(f"images must be uint8 {wanted} for {wanted[0]} labels (N,), not {kind}")
+        beside = "" if labels is None else f" for {wanted[0]} labels (N,)"
+        raise UserError(f"images must be uint8 {wanted}{beside}, not {kind}")
     indices = torch.arange(len(images), device=images.device)
     if labels is None:
         return Digits(images, None, indices)
@@ -96,8 +101,18 @@ def as_digits(images: Tensor, labels: Tensor | None = None) -> Digits:
     return Digits(images, whole, indices)
 
 
+def check_digits(digits: Any) -> None:
+    """Raise UserError for a data set of another class."""
+    if not isinstance(digits, Digits):
+        raise UserError(
+            f"a {type(digits).__name__} is not a set of Digits: make one with `as_digits`, or take "
+            "`load_mnist().training`"
+        )
+
+
 def labels_of(digits: Digits) -> Tensor:
     """int64 (N,), in minibatches of several orders (G, B). Raises UserError if there are none."""
+    check_digits(digits)
     if digits.labels is None:
         raise UserError(
             "these images have no labels, without which nothing can be counted or learned"
@@ -139,7 +154,7 @@ def load_mnist(data_dir: str | Path | None = None, source: str = "auto") -> Mnis
     except FilesMissing as error:
         if named or source == "mnist":
             raise
-        print(f"{error}; the bundled sample is used instead", file=sys.stderr)
+        print(f"the bundled sample is used in place of MNIST: {error}", file=sys.stderr)
         return _load_sample()
     train_images, train_labels, test_images, test_labels = map(files.get, SHA256)
     training, test = _digits(train_images, train_labels), _digits(test_images, test_labels)

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from dataset import Digits, Mnist
+from dataset import Digits, Mnist, check_digits
 from evaluate import Model, logits_of, mean_logits, measure, nets_of
 from layers import SmallNet, StackedNet, init_weights
 from support.command_line import (
@@ -29,7 +29,7 @@ from support.command_line import (
     user_path,
 )
 from support.errors import UserError
-from support.hyperparameters import checked_params
+from support.hyperparameters import SHARE, TEMPERATURE, Params, checked_params
 from support.machine import set_up
 from support.records import columns_of, provenance, setting
 from support.runs import Run, belongs_to, plan
@@ -38,7 +38,6 @@ from support.seeds import as_seeds
 from support.sweep import NOT_STACKED, Results
 from support.teacher import (
     TEACHER,
-    check_digits,
     check_logits,
     errors_of_teacher,
     load_teacher,
@@ -68,11 +67,11 @@ def distillation_loss(temperature: float, hard_weight: float) -> Loss:
     T = 1. Both are averaged over the images of the minibatch, and over nothing else. The factor T^2
     makes up for soft-target gradients that scale as 1/T^2: the balance of the two and the learning
     rate keep their meaning at every T. The loss takes logits (B, 10) to ().
-    Raises UserError for a temperature that is not above 0 and an impossible weight; the loss raises
-    it for images without logits of a teacher.
+    Raises UserError for an impossible temperature or weight; the loss raises it for images without
+    logits of a teacher.
     """
-    if not (temperature > 0 and 0 <= hard_weight <= 1):
-        raise UserError(f"no loss for temperature {temperature}, hard_weight {hard_weight}")
+    temperature = TEMPERATURE.check(temperature, "temperature: ")
+    hard_weight = SHARE.check(hard_weight, "hard_weight: ")
 
     def loss(logits: Tensor, batch: Digits) -> Tensor:
         targets = F.log_softmax(logits_of_teacher(batch) / temperature, dim=-1)
@@ -89,10 +88,8 @@ def stacked_loss(temperatures: Tensor) -> Loss:
     """`distillation_loss` of each student of a stack, S temperatures (S,), without labels.
 
     The loss takes logits (S, B, 10) to (S,). Minibatches have a leading axis of G groups of
-    students, which see the same images. Raises UserError for temperatures that are not above 0.
+    students, which see the same images.
     """
-    if not (temperatures > 0).all():
-        raise UserError(f"no loss for temperatures {temperatures.tolist()}")
     each = temperatures[:, None, None]
 
     def loss(logits: Tensor, batch: Digits) -> Tensor:
@@ -187,18 +184,20 @@ def train_together(
     params = checked_params(params, "Distilled")
     if any(getattr(params, name) for name in NOT_STACKED):
         raise UserError(f"students distilled together take no {', '.join(NOT_STACKED)}")
-    temperatures, (seeds, _) = [float(t) for t in temperatures], as_seeds(list(seeds))
+    temperatures = [TEMPERATURE.check(t, "temperatures: ") for t in temperatures]
+    seeds, _ = as_seeds(list(seeds))
     if any(not values or len({*values}) < len(values) for values in (seeds, temperatures)):
         raise UserError("students distilled together need temperatures and seeds, each only once")
     students = {}
     for seed, temperature in itertools.product(seeds, temperatures):
         with torch.device("meta"):  # draws no random numbers
             student = SmallNet(params.hidden_units)
-        init_weights(student.to_empty(device="cpu"), params.init_std, seed)
+        init_weights(student.float().to_empty(device="cpu"), params.init_std, seed)
         students[temperature, seed] = student
     device = transfer_set.device
     stack = StackedNet(list(students.values()), orders=len(seeds)).to(device)
-    loss = stacked_loss(torch.tensor([t for t, _ in students], device=device))
+    each = torch.tensor([t for t, _ in students], dtype=torch.float32, device=device)
+    loss = stacked_loss(each)
     train(stack, transfer_set, params, loss=loss, seed=seeds, **options)
     stack.unstack(list(students.values()))
     return students
@@ -242,6 +241,12 @@ def columns_of_stacked(student: SmallNet, planned: Run, mnist: Mnist) -> dict[st
     return columns_of({"result": result, "history": [], **made})
 
 
+def student_and_loss(params: Params) -> tuple[SmallNet, Loss]:
+    """The student that has these hyperparameters, and what it is trained on."""
+    student = SmallNet(params.hidden_units, params.dropout_visible, params.dropout_hidden)
+    return student, distillation_loss(params.temperature, params.hard_weight)
+
+
 def distillation_flags(parser: Parser, **defaults: Any) -> None:
     """Add the flags of a distillation; `defaults` are those in which a script differs."""
     teacher = f"checkpoint to distil; several are an ensemble [models/{TEACHER.name}]"
@@ -279,11 +284,7 @@ def main() -> None:
                     row |= columns_of_stacked(student, one, mnist)
         for planned in results.todo():
             with results.row(planned) as row:
-                params = planned.params
-                student = SmallNet(
-                    params.hidden_units, params.dropout_visible, params.dropout_hidden
-                )
-                loss = distillation_loss(params.temperature, params.hard_weight)
+                student, loss = student_and_loss(planned.params)
                 row |= columns_of(run(planned, student.to(device), mnist, loss))
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dataset import Mnist, filter_by_class
-from distillation import distillation_flags, distillation_loss, with_teacher
+from distillation import distillation_flags, student_and_loss, with_teacher
 from evaluate import logits_of
 from layers import RectifierNet, SmallNet
 from support.checkpoints import model_from
@@ -210,11 +210,7 @@ def main() -> None:
     with Results(args, runs, setting(args, SmallNet, seen, teacher), shared, columns) as results:
         for planned in results.todo():
             with results.row(planned) as row:
-                params = planned.params
-                student = SmallNet(
-                    params.hidden_units, params.dropout_visible, params.dropout_hidden
-                )
-                loss = distillation_loss(params.temperature, params.hard_weight)
+                student, loss = student_and_loss(planned.params)
                 checkpoint = run(planned, student.to(device), seen, loss)
                 row |= columns_of(checkpoint)
                 row |= report_shifts(model_from(checkpoint), mnist, digits, table)

@@ -67,6 +67,8 @@ def logits_of(model: Model, images: Tensor, chunk: int = 2000) -> Tensor:
     """
     if isinstance(model, Ensemble):
         return mean_logits([logits_of(net, images, chunk) for net in nets_of(model)])
+    if not isinstance(images, Tensor):
+        raise UserError(f"images must be a tensor (N, 28, 28), not a {type(images).__name__}")
     with taking_pixels(model):
         model.eval()
         device = next((parameter.device for parameter in model.parameters()), images.device)
@@ -108,7 +110,8 @@ def mean_logits(logits: Sequence[Tensor], arithmetic_at: float | None = None) ->
 
 def count_errors(model: Model, digits: Digits) -> Tensor:
     """The number of `digits` that are not classified correctly: int64 (), of a stack (S,)."""
-    return (logits_of(model, digits.images).argmax(-1) != labels_of(digits)).sum(-1)
+    labels = labels_of(digits)
+    return (logits_of(model, digits.images).argmax(-1) != labels).sum(-1)
 
 
 def measure(model: Model, digits: Digits) -> dict[str, Any]:

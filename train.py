@@ -147,19 +147,17 @@ def train(
     """
     params = checked_params(params)
     device = checked_device(model, training_set, test_set, seed, params)
-    check_outputs(model, logits_of(model, training_set.images[:100]))
     loader = get_dataloader(training_set.to(device), params.batch_size, seed, params.jitter)
+    check_outputs(model, logits_of(model, training_set.images[:100]))
     optimizer = make_optimizer(model, params)
-    progress = progress or Progress(quiet=True)
-    with seeded(model, device, seed) as dropout, closing(progress):
+    with seeded(model, device, seed) as dropout, closing(progress or Progress(True)) as progress:
         state = (model, optimizer, loader.generators, dropout)
         history = resume_point.begin(*state, params.epochs) if resume_point else []
         progress.start(params.epochs, len(loader), len(history))
         for epoch in range(len(history), params.epochs):
-            mean_loss = train_one_epoch(
-                model, loader, optimizer, loss, params, epoch, precision, progress.after_batch
-            )
-            rate, _ = schedule(params, epoch, params.epochs)
+            options = (params, epoch, precision, progress.after_batch)
+            mean_loss = train_one_epoch(model, loader, optimizer, loss, *options)
+            rate = schedule(params, epoch, params.epochs)[0]
             history.append({"epoch": epoch + 1, "loss": mean_loss.tolist(), "rate": rate})
             _check_finite(history[-1], (mean_loss, *model.parameters()))
             if test_set is not None and _is_measured(epoch + 1, params.epochs):
@@ -167,7 +165,6 @@ def train(
             if resume_point:
                 resume_point.save(*state, history)
             progress.after_epoch(history[-1])
-            model.eval()
     return history
 
 

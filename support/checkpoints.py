@@ -59,7 +59,7 @@ def scaled_net(model: nn.Module) -> RectifierNet:
         raise UserError(f"a {type(model).__name__} is not a {' or a '.join(ARCHITECTURES)}")
     generator = torch.Generator("cpu").manual_seed(0)
     pixels = torch.rand(100, PIXELS, generator=generator, dtype=torch.float32, device="cpu")
-    was_training = model.training
+    modes = [(module, module.training) for module in model.modules()]
     try:
         scaled = scale_weights(model)
         weight = next(model.parameters())
@@ -70,7 +70,8 @@ def scaled_net(model: nn.Module) -> RectifierNet:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"it is not a {type(model).__name__} any more ({reason})") from None
     finally:
-        model.train(was_training)
+        for module, is_training in modes:
+            module.training = is_training
     if difference > 0.01 * logits.abs().max():  # more than rounding; a NaN is refused later
         raise UserError(f"its layers are not those of a {type(model).__name__}")
     return scaled

@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import sys
+import threading
 import time
 import warnings
 import zipfile
@@ -22,6 +23,7 @@ from support.errors import UserError
 
 # What file systems answer that have no locks or no fsync: Lustre, some NFS, FUSE.
 UNSUPPORTED = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)
+WARNINGS = threading.Lock()  # for their filters, which all threads share
 MAX_UNPACKED = 2**30  # bytes, of a checkpoint or resume point
 
 
@@ -33,9 +35,10 @@ def replace_file(path: str | Path, content: bytes | memoryview) -> None:
     path = Path(os.path.realpath(path)) if os.path.islink(path) else Path(path)
     if not path.name or (path.exists() and not path.is_file()):
         raise UserError(f"cannot write {path}: it is not a regular file")
-    part = path.with_name(f".{path.name}.part")
+    # Of its own: several processes or threads may write the same file.
+    part = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
     try:
-        part.unlink(missing_ok=True)  # of a run that was killed; and a link must not be followed
+        part.unlink(missing_ok=True)
         with open(part, "xb") as file:
             file.write(content)
             file.flush()
@@ -150,7 +153,7 @@ def unpacked(file: BinaryIO) -> dict[str, Any]:
             if archive.testzip():
                 raise zipfile.BadZipFile
         file.seek(0)
-        with warnings.catch_warnings():
+        with WARNINGS, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of other protocols of pickle, of sparse tensors
             content = torch.load(file, map_location="cpu", weights_only=True)
     except (OSError, UserError):

@@ -54,6 +54,8 @@ class Allowed:
 
     def describe(self) -> str:
         """What numbers these are, for a message."""
+        if self.low == self.high:
+            return f"{self.low:g}, the only value allowed"
         low = f"{'above' if self.open_low else 'of at least'} {self.low:g}"
         high = f"{'below' if self.open_high else 'at most'} {self.high:,}"
         return f"a {'whole number' if self.type is int else 'number'} {low} and {high}"

@@ -69,9 +69,9 @@ def set_up(args: argparse.Namespace) -> tuple[Mnist, torch.device]:
     if args.threads:
         torch.set_num_threads(args.threads)
     mnist, device = load_mnist(args.data_dir, args.data), choose_device(args.device)
+    mnist = hold_out(mnist) if args.validation else mnist
     if mnist.source == "sample" and not args.quiet:
-        print("The data: the bundled sample of MNIST, 4,000 images to train on and 1,000 to test.")
+        images = f"{len(mnist.training):,} images to train on and {len(mnist.test):,} to test"
+        print(f"The data: the bundled sample of MNIST, {images}.")
         print("Its errors do not compare with those of the paper, which are on all of MNIST.")
-    if args.validation:
-        mnist = hold_out(mnist)
     return mnist._replace(training=mnist.training.to(device), test=mnist.test.to(device)), device

@@ -117,7 +117,8 @@ def event_writer(folder: Path, output: Path, done: int) -> Any:
 
 def data_in_words(name: str) -> str:
     """A data set in a sentence: "MNIST", "the sample"."""
-    return f"the {name}" if name.startswith("sample") else name
+    name = name.removesuffix(" validation")
+    return f"the {name}" if name == "sample" else name
 
 
 def announce(model: RectifierNet, record: dict[str, Any], done: int) -> None:
@@ -143,9 +144,11 @@ def report(record: dict[str, Any], output: Path) -> None:
     result, paper = record["result"], paper_errors(record)
     data = data_in_words(record["data_set"]["name"])
     beside = f" (the paper: {paper})" if paper else ""
+    held_out = "held-out " * record["data_set"]["name"].endswith(" validation")
     tqdm.write(  # above the bar of a sweep, if there is one
-        f"{result['errors']} errors on {result['cases']:,} images of {data}{beside} "
+        f"{result['errors']} errors on {result['cases']:,} {held_out}images of {data}{beside} "
         f"after epoch {record['parameters']['epochs']}. Saved in {output}"
     )
     if result["errors"] > 0.8 * result["cases"] and len(record["data_set"]["digits"]) == 10:
-        tqdm.write("This net never left chance: try more --epochs, another --seed or a lower rate.")
+        again = "try more --epochs, another --seed or a lower --learning-rate"
+        tqdm.write(f"This net is no better than chance: {again}.")

@@ -81,7 +81,9 @@ class ResumePoint:
                 generator.set_state(state)
             set_random_states(dropout, random)
         except (AttributeError, LookupError, RuntimeError, TypeError, ValueError):
-            raise UserError(f"{self.path} is damaged: delete it and start anew") from None
+            raise UserError(
+                f"{self.path} is damaged, or of another net or longer run: delete it to start anew"
+            ) from None
         return history
 
     def save(

@@ -1,5 +1,6 @@
 """The training runs that a command line asks for, and their files: none is lost by mistake."""
 
+import glob
 import itertools
 import math
 import os
@@ -85,12 +86,19 @@ class RunFiles:
         self.check()
         make_folder(self.checkpoint)
         with locked(self.checkpoint):
+            for file in self.all():  # half of one, of a run that was killed
+                for part in file.parent.glob(f".{glob.escape(file.name)}.*.part"):
+                    part.unlink(missing_ok=True)
             yield
 
     def check(self) -> None:
         """Raise UserError for what could not be written at the end, or would be lost then."""
         for path in self.all():
             check_regular(path)
+            if path.is_symlink() and not Path(os.path.realpath(path)).parent.is_dir():
+                raise UserError(
+                    f"cannot write {path}: it is a link into a folder that is not there"
+                )
         start = history_lines([])
         if self.history.exists() and read_file(self.history, len(start)) != start:
             raise UserError(

@@ -25,7 +25,11 @@ def run_script(main: Callable[[], None]) -> NoReturn:
         with suppress(AttributeError):  # of a stream that is closed, or that is no file
             stream.reconfigure(errors="backslashreplace")  # so that any character can be printed
     tqdm.get_lock()  # made now: a signal while it is made would leave an AttributeError
-    before = {signum: signal.signal(signum, stop) for signum in SIGNALS}
+    before = {
+        signum: signal.signal(signum, stop)
+        for signum in SIGNALS
+        if signal.getsignal(signum) != signal.SIG_IGN  # as with nohup
+    }
     unraisable, warning = sys.unraisablehook, warnings.formatwarning
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     try:

@@ -55,13 +55,15 @@ def _index(device: torch.device) -> list[torch.device]:
 def seeded(model: nn.Module, device: torch.device, seed: Any) -> Iterator[torch.Generator]:
     """A generator for the dropout of `model`, of its own: other threads may train other nets.
 
-    Other modules draw from PyTorch's generators: these are seeded, and restored afterwards.
+    Other modules draw from PyTorch's generators: these are seeded, and restored afterwards. Then
+    the model is in eval mode, however the training ended.
     """
     seeds, several = as_seeds(seed)
     first = 0 if several else seeds[0]  # stacks have no dropout
     dropout = torch.Generator(device).manual_seed(first)
     before = random_states(dropout)
-    torch.manual_seed(first)
+    # On the processor its generator alone: no GPU that is not in use is seeded.
+    (torch.default_generator if device.type == "cpu" else torch).manual_seed(first)
     layers = [module for module in model.modules() if isinstance(module, DroppedLinear)]
     for layer in layers:
         layer.generator = dropout
@@ -74,6 +76,7 @@ def seeded(model: nn.Module, device: torch.device, seed: Any) -> Iterator[torch.
         ):
             yield dropout
     finally:
+        model.eval()
         set_random_states(torch.Generator(device), before)
         for layer in layers:
             layer.generator = None

@@ -65,8 +65,9 @@ class Results:
             self._append([], [])  # nothing but the names of the columns, for the same reason
             if self.process == 0:
                 done = len(self.runs) - len(left)
-                print(f"{self.in_words}, {done} of them in {self.path} already")
-        silent = self.quiet or not left or len(self.runs) == 1 or None
+                print(f"{self.in_words}, {done} of them in {self.path} already", flush=True)
+        self.reports = bool(left) or self.process == 0  # if all is done already, one is enough
+        silent = self.quiet or not left or len(self.runs) == 1 or sys.stderr is None or None
         self.bar = tqdm(total=len(left), unit="run", disable=silent)
         return self
 
@@ -124,8 +125,8 @@ class Results:
                 again = f"Continue with: {command_line(sys.argv[0])} --resume"
             with suppress(OSError):  # of a reader that has gone
                 print("Stopped.", again)
-        if error is None and self.path and not self._without_row(self.runs):
-            self._report()  # of the processes, the one that ends last
+        if error is None and self.path and self.reports and not self._without_row(self.runs):
+            self._report()  # of several processes, the one that ends last
 
     def _report(self) -> None:
         """The last line. Raises TrainingFailed if one of the runs failed."""
@@ -135,7 +136,7 @@ class Results:
         if failed:
             raise TrainingFailed(
                 f"{failed} of {self.in_words} failed: see {self.path}; "
-                "to retry, delete those rows and rerun"
+                "to retry, delete the rows with a problem and rerun"
             )
 
     def _without_row(self, runs: Sequence[Run]) -> list[Run]:
@@ -159,7 +160,9 @@ class Results:
             ):
                 if file.seek(0, os.SEEK_END) == 0:
                     writer.writeheader()
-                writer.writerows(_cells(run) | row for run, row in zip(runs, rows, strict=True))
+                for run, row in zip(runs, rows, strict=True):
+                    if self._without_row([run]):  # else another process has done it meanwhile
+                        writer.writerow(_cells(run) | row)
                 file.write(text.getvalue())
                 file.flush()  # while it is locked
         except (OSError, ValueError) as error:

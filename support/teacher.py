@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dataset import Digits, Mnist
+from dataset import Digits, Mnist, check_digits, labels_of, pixels
 from layers import CLASSES, RectifierNet, StackedNet
 from support.checkpoints import MODELS, load_checkpoint, model_from, unwrapped
 from support.errors import UserError
@@ -106,7 +106,7 @@ def check_logits(logits: Tensor) -> None:
     if not torch.isfinite(logits).all():
         raise UserError("the logits of the teacher are not finite")
     sums, positive = logits.sum(1), bool((logits >= 0).all())
-    if positive and ((logits <= 1).all() or sums.std() < 0.02 * sums.mean()):
+    if positive and ((logits <= 1).all() or sums.std() < 1e-3 * sums.mean()):
         raise UserError(
             "the teacher returns probabilities, not logits: leave out its softmax or sigmoid, or "
             "return the logarithm of the probabilities"
@@ -143,15 +143,6 @@ def checked_logits(net: Any, logits: Any, cases: int) -> Tensor:
     raise UserError(f"a net must {WANTED}, but this {type(net).__name__} returned {came}: {REMEDY}")
 
 
-def check_digits(digits: Any) -> None:
-    """Raise UserError for a data set of another class."""
-    if not isinstance(digits, Digits):
-        raise UserError(
-            f"a {type(digits).__name__} is not a set of Digits: make one with `as_digits`, or take "
-            "`load_mnist().training`"
-        )
-
-
 def check_outputs(net: nn.Module, logits: Tensor) -> None:
     """Raise UserError if a net that is to be trained ends in a softmax."""
     if logits.min() >= 0 and ((logits.sum(-1) - 1).abs() < 1e-3).all():
@@ -171,8 +162,8 @@ def checked_device(
     batch normalisation minibatches of one image, with stored logits images that move.
     """
     check_digits(training_set)
-    if test_set is not None:
-        check_digits(test_set)
+    if test_set is not None:  # before the first epoch, not after it
+        labels_of(test_set), pixels(test_set.images[:100])
     if isinstance(model, Ensemble):
         raise UserError("an ensemble is not trained as one net: train its nets one by one")
     parameters = list(model.parameters()) if isinstance(model, nn.Module) else []

@@ -1,5 +1,6 @@
 """Fixtures: the data, a tiny teacher, the scripts called in process, and a clean state around."""
 
+import functools
 import os
 import shutil
 import signal
@@ -24,11 +25,21 @@ def refuse_network(*_: Any, **__: Any) -> None:
     raise OSError("the tests have no network")
 
 
+read_sample = dataset._load_sample
+
+
+@functools.cache
+def sample_in(path: Path) -> Mnist:
+    """Read once, not by every call of a script."""
+    return read_sample()
+
+
 @pytest.fixture(autouse=True)
 def clean_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No network, a working directory of its own, and torch as it was before."""
     monkeypatch.setattr(socket, "getaddrinfo", refuse_network)
     monkeypatch.setattr(socket.socket, "connect", refuse_network)
+    monkeypatch.setattr(dataset, "_load_sample", lambda: sample_in(dataset.SAMPLE))
     monkeypatch.delenv("MNIST_DIR", raising=False)
     monkeypatch.setattr(
         os, "fsync", lambda descriptor: None
@@ -100,16 +111,20 @@ def stops(
 
 
 @pytest.fixture
-def refused(stops: Callable[..., SimpleNamespace], tmp_path: Path) -> Callable[..., None]:
-    """refused(script, *words, naming="flag file"): one line with these words; no file changes."""
+def refused(stops: Callable[..., SimpleNamespace], tmp_path: Path) -> Callable[..., str]:
+    """refused(script, *words, naming="flag file"): one line with these words; no file changes.
 
-    def call_script(script: ModuleType, *words: object, naming: str) -> None:
+    It returns the line.
+    """
+
+    def call_script(script: ModuleType, *words: object, naming: str = "") -> str:
         before = everything_in(tmp_path)
         stop = stops(script, *words)
         (line,) = stop.err.splitlines()
         assert stop.status == 2 and line.startswith("error: ")
         assert all(word in line for word in naming.split()), line
         assert everything_in(tmp_path) == before
+        return line
 
     return call_script
 

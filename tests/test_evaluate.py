@@ -1,3 +1,5 @@
+"""Errors are counted, shown in a table, and compared with those on record."""
+
 import hashlib
 import itertools
 import json
@@ -6,8 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from common import ROOT, everything_in, random_digits, random_net, same_weights
-from torch import Tensor
+from common import ROOT, everything_in, random_digits, random_net
 
 import evaluate
 from dataset import Mnist, pixels
@@ -15,17 +16,16 @@ from evaluate import count_errors, logits_of, measure
 from support.checkpoints import load_checkpoint, load_model, save_model
 
 MODELS = ROOT / "models"
+CUMBERSOME = ("CumbersomeNet", 1200, None, list(range(10)))
+WITHOUT_THREE = [0, 1, 2, 4, 5, 6, 7, 8, 9]
 EXPECTED = {
-    "cumbersome_model_1200": ("CumbersomeNet", 1200, None, list(range(10))),
-    "cumbersome_model_1200_seed_1": ("CumbersomeNet", 1200, None, list(range(10))),
-    "cumbersome_model_1200_seed_2": ("CumbersomeNet", 1200, None, list(range(10))),
-    "cumbersome_model_1200_400": ("CumbersomeNet", 1200, None, list(range(10))),
-    "cumbersome_model_1200_paper": ("CumbersomeNet", 1200, None, list(range(10))),
+    **{f"cumbersome_model_1200{s}": CUMBERSOME for s in ("", "_400", "_paper")},
+    **{f"cumbersome_model_1200_seed_{seed}": CUMBERSOME for seed in (1, 2)},
     "small_model_800": ("SmallNet", 800, None, list(range(10))),
     "distilled_model_800_20": ("SmallNet", 800, 20.0, list(range(10))),
     "distilled_model_300_8": ("SmallNet", 300, 8.0, list(range(10))),
-    "distilled_model_wo3_300_8": ("SmallNet", 300, 8.0, [0, 1, 2, 4, 5, 6, 7, 8, 9]),
-    "distilled_model_wo3_800_20": ("SmallNet", 800, 20.0, [0, 1, 2, 4, 5, 6, 7, 8, 9]),
+    "distilled_model_wo3_300_8": ("SmallNet", 300, 8.0, WITHOUT_THREE),
+    "distilled_model_wo3_800_20": ("SmallNet", 800, 20.0, WITHOUT_THREE),
     "distilled_model_only78_300_8": ("SmallNet", 300, 8.0, [7, 8]),
     "distilled_model_only78_800_20": ("SmallNet", 800, 20.0, [7, 8]),
 }
@@ -62,16 +62,34 @@ def test_every_image_is_scored_in_its_place_whatever_the_chunks():
 # The table
 
 
-def test_errors_are_those_that_the_training_recorded(call, capsys, teacher):
-    call(evaluate, teacher, "--json")
-    (row,) = json.loads(capsys.readouterr().out)
-    checkpoint = load_checkpoint(teacher)
-    assert {name: row[name] for name in checkpoint["result"]} == checkpoint["result"]
-    assert row["file"] == str(teacher)
+@pytest.fixture
+def rows_of(call, capsys):
+    """rows_of(*words): the rows of evaluate.py."""
+
+    def rows(*words):
+        call(evaluate, *words, "--json")
+        return json.loads(capsys.readouterr().out)
+
+    return rows
+
+
+@pytest.fixture
+def as_mnist(monkeypatch, sample):
+    """The sample under another name."""
+    named = Mnist(sample.training, sample.test, "MNIST")
+    monkeypatch.setattr(evaluate, "load_mnist", lambda *_: named)
+
+
+def test_errors_are_those_that_the_training_recorded(rows_of, teacher, tmp_path):
+    before = everything_in(tmp_path), teacher.read_bytes()
+    (row,) = rows_of(teacher)
+    result = load_checkpoint(teacher)["result"]
+    assert {name: row[name] for name in result} == result
+    weights = sum(p.numel() for p in load_model(teacher).parameters())
+    assert (row["file"], row["parameters"]) == (str(teacher), weights)
     assert row["architecture"] == "CumbersomeNet 784-60-60-10"
-    assert row["parameters"] == sum(p.numel() for p in load_model(teacher).parameters())
-    assert row["data_set"] == "sample"
-    assert row["paper"] is None
+    assert (row["data_set"], row["paper"]) == ("sample", None)
+    assert (everything_in(tmp_path), teacher.read_bytes()) == before
 
 
 def test_the_table_has_a_row_for_each_checkpoint_in_the_given_order(call, capsys, teacher, sample):
@@ -87,12 +105,9 @@ def test_the_table_has_a_row_for_each_checkpoint_in_the_given_order(call, capsys
         assert list(map(int, line.split()[-10:])) == result["errors_per_digit"]
 
 
-def test_a_net_without_a_record_is_evaluated_on_mnist_too(call, capsys, monkeypatch, sample):
-    named = Mnist(sample.training, sample.test, "MNIST")
-    monkeypatch.setattr(evaluate, "load_mnist", lambda *_: named)
+def test_a_net_without_a_record_is_evaluated_on_mnist_too(rows_of, as_mnist):
     save_model("net.pt", random_net(5))
-    call(evaluate, "net.pt", "--json")
-    (row,) = json.loads(capsys.readouterr().out)
+    (row,) = rows_of("net.pt")
     assert (row["paper"], row["temperature"], row["cases"]) == (None, None, 1000)
 
 
@@ -108,53 +123,20 @@ def test_a_net_without_a_record_is_evaluated_on_mnist_too(call, capsys, monkeypa
         {"result": {"errors": torch.ones(2)}},
     ],
 )
-def test_a_record_of_another_form_does_not_break_the_table(
-    stops, monkeypatch, capsys, sample, record
-):
-    named = Mnist(sample.training, sample.test, "MNIST")
-    monkeypatch.setattr(evaluate, "load_mnist", lambda *_: named)
+def test_a_record_of_another_form_does_not_break_the_table(refused, as_mnist, record):
     save_model("net.pt", random_net(5))
     torch.save(load_checkpoint("net.pt") | record, "net.pt")
-    stop = stops(evaluate, "net.pt")
-    assert (stop.status, len(stop.err.splitlines())) == (2, 1)
+    refused(evaluate, "net.pt", naming="net.pt")
 
 
 def test_without_arguments_all_checkpoints_in_models_are_evaluated(
-    call, capsys, monkeypatch, tmp_path
+    rows_of, refused, monkeypatch, tmp_path
 ):
     monkeypatch.setattr(evaluate, "MODELS", tmp_path)
+    refused(evaluate, naming="models/ train.py")  # there are none
     for name in ("b", "a"):
         save_model(tmp_path / f"{name}.pt", random_net(5))
-    call(evaluate, "--json")
-    rows = json.loads(capsys.readouterr().out)
-    assert [row["file"].split("/")[-1] for row in rows] == ["a.pt", "b.pt"]
-
-
-def test_without_any_checkpoint_it_says_how_to_come_by_one(stops, monkeypatch, tmp_path):
-    monkeypatch.setattr(evaluate, "MODELS", tmp_path)
-    stop = stops(evaluate)
-    assert (stop.status, len(stop.err.splitlines())) == (2, 1)
-    assert "train.py" in stop.err
-
-
-def test_evaluation_writes_nothing(call, teacher, tmp_path):
-    before = everything_in(tmp_path), teacher.read_bytes()
-    call(evaluate, teacher)
-    assert (everything_in(tmp_path), teacher.read_bytes()) == before
-
-
-@pytest.mark.parametrize("kind", ["missing", "text", "folder", "weights"])
-def test_what_is_no_checkpoint_is_named(stops, tmp_path, teacher, kind):
-    path = tmp_path / kind
-    if kind == "text":
-        path.write_text("hello")
-    elif kind == "folder":
-        path.mkdir()
-    elif kind == "weights":
-        torch.save(random_net(5).state_dict(), path)
-    stop = stops(evaluate, teacher, path)
-    assert (stop.status, len(stop.err.splitlines())) == (2, 1)
-    assert str(path) in stop.err
+    assert [Path(row["file"]).name for row in rows_of()] == ["a.pt", "b.pt"]
 
 
 def test_a_checkpoint_of_other_data_is_named_when_it_is_evaluated(call, capsys):
@@ -166,7 +148,9 @@ def test_a_checkpoint_of_other_data_is_named_when_it_is_evaluated(call, capsys):
 # Translated test images
 
 
-def test_translated_errors_are_the_mean_of_the_eight_directions(call, capsys, teacher, sample):
+def test_translated_errors_are_the_mean_of_the_eight_directions(
+    call, capsys, rows_of, teacher, sample
+):
     net, errors = load_model(teacher), []
     for down, right in itertools.product((-2, 0, 2), repeat=2):
         images = torch.zeros(1000, 32, 32, dtype=torch.uint8)
@@ -175,64 +159,46 @@ def test_translated_errors_are_the_mean_of_the_eight_directions(call, capsys, te
         wrong = net(pixels(images)).argmax(1) != sample.test.labels
         errors.append(int(wrong.sum()))
     original = errors.pop(4)
-    call(evaluate, teacher, "--translate 0 2 --json")
-    (row,) = json.loads(capsys.readouterr().out)
+    (row,) = rows_of(teacher, "--translate 0 2")
     assert row["translated"] == {"0": original, "2": sum(errors) / 8}
     call(evaluate, teacher, "--translate 2 0")
     line = capsys.readouterr().out.splitlines()[-1]
     assert line.split() == [str(teacher), f"{sum(errors) / 8:.1f}", f"{original:.1f}"]
 
 
-@pytest.mark.parametrize("words", ["--translate -1", "--translate 1.5", "--translate 29"])
-def test_no_image_is_moved_by_a_part_of_a_pixel_or_out_of_sight(stops, teacher, words):
-    stop = stops(evaluate, teacher, words)
-    assert (stop.status, len(stop.err.splitlines())) == (2, 1)
-    assert "--translate" in stop.err
-
-
 @pytest.mark.parametrize("words", ["--translate 1 2 net.pt", "net.pt --translate 1 2"])
-def test_numbers_and_checkpoints_are_told_apart(call, capsys, words):
+def test_numbers_and_checkpoints_are_told_apart(rows_of, words):
     save_model("net.pt", random_net(5))
-    call(evaluate, words, "--json")
-    (row,) = json.loads(capsys.readouterr().out)
+    (row,) = rows_of(words)
     assert row["file"] == "net.pt" and row["translated"].keys() == {"1", "2"}
 
 
-@pytest.mark.parametrize(
-    "words", ["--translate net.pt", "--translate 29", "--translate 1.5 net.pt"]
-)
-def test_distances_that_are_none_are_refused(stops, words):
+@pytest.mark.parametrize("words", ["-1", "1.5", "29", "net.pt", "1.5 net.pt"])
+@pytest.mark.parametrize("before", ["", "net.pt"])
+def test_no_image_is_moved_by_a_part_of_a_pixel_or_out_of_sight(refused, before, words):
     save_model("net.pt", random_net(5))
-    stop = stops(evaluate, words)
-    assert (stop.status, len(stop.err.splitlines())) == (2, 1)
-    assert "--translate" in stop.err
+    refused(evaluate, before, "--translate", words, naming="--translate")
 
 
 # Verifying
 
 
-def test_verifying_agrees_with_a_right_record_and_finds_a_wrong_one(stops, call, teacher, sample):
+def test_verifying_compares_with_the_record_and_with_the_listed_sums(stops, teacher, sample):
     net = load_model(teacher)
     result = measure(net, sample.test)
-    save_model("right.pt", net, result=result)
+    save_model("net.pt", net, result=result)
     save_model("wrong.pt", net, result=result | {"errors": result["errors"] - 1})
-    assert stops(evaluate, "--verify", "right.pt").status == 0
-    stop = stops(evaluate, "--verify", "right.pt", "wrong.pt")
-    assert stop.status == 1
-    assert f"errors {result['errors']}, recorded {result['errors'] - 1}" in stop.out
-    assert "right.pt: as recorded" in stop.out
-
-
-def test_verifying_compares_with_the_listed_sums(stops, teacher, sample):
-    net = load_model(teacher)
-    save_model("net.pt", net, result=measure(net, sample.test))
+    stop = stops(evaluate, "--verify net.pt")
+    assert (stop.status, stop.out) == (0, "net.pt: as recorded\n")
+    for words in ("net.pt wrong.pt", "wrong.pt net.pt"):
+        stop = stops(evaluate, "--verify", words)
+        assert stop.status == 1 and "net.pt: as recorded\n" in stop.out
+        assert f"errors {result['errors']}, recorded {result['errors'] - 1}\n" in stop.out
     digest = hashlib.sha256(Path("net.pt").read_bytes()).hexdigest()
-    Path("SHA256SUMS").write_text(f"{digest}  net.pt\n")
-    assert stops(evaluate, "--verify", "net.pt").status == 0
-    Path("SHA256SUMS").write_text(f"{digest[::-1]}  net.pt\n")
-    stop = stops(evaluate, "--verify", "net.pt")
-    assert stop.status == 1
-    assert "SHA-256" in stop.out
+    for listed, status in (digest, 0), (digest[::-1], 1):
+        Path("SHA256SUMS").write_text(f"{listed}  net.pt\n")
+        stop = stops(evaluate, "--verify net.pt")
+        assert (stop.status, "SHA-256" in stop.out) == (status, status == 1)
 
 
 # The published checkpoints
@@ -243,23 +209,16 @@ def test_verifying_compares_with_the_listed_sums(stops, teacher, sample):
 def test_the_published_checkpoints_are_what_their_names_say(name):
     checkpoint = load_checkpoint(MODELS / f"{name}.pt")
     architecture, units, temperature, digits = EXPECTED[name]
-    assert checkpoint["architecture"] == architecture
-    assert checkpoint["hidden_units"] == units
+    data = checkpoint["data_set"]
+    assert (checkpoint["architecture"], checkpoint["hidden_units"]) == (architecture, units)
     assert checkpoint["parameters"].get("temperature") == temperature
-    assert checkpoint["data_set"]["digits"] == digits
-    assert checkpoint["data_set"]["name"] == "MNIST"
-    assert checkpoint["data_set"]["training_cases"] == TRAINING_CASES[len(digits)]
+    assert (data["name"], data["digits"]) == ("MNIST", digits)
+    assert data["training_cases"] == TRAINING_CASES[len(digits)]
     assert checkpoint["result"]["cases"] == 10_000
-
-
-@needs_models
-def test_the_published_students_were_distilled_from_the_published_teacher():
-    teacher = MODELS / "cumbersome_model_1200.pt"
-    digest = hashlib.sha256(teacher.read_bytes()).hexdigest()
-    for name, (_, _, temperature, _) in EXPECTED.items():
-        if temperature:
-            origin = load_checkpoint(MODELS / f"{name}.pt")["teacher"]
-            assert origin == {"file": teacher.name, "sha256": digest}
+    if temperature:
+        teacher = MODELS / "cumbersome_model_1200.pt"
+        digest = hashlib.sha256(teacher.read_bytes()).hexdigest()
+        assert checkpoint["teacher"] == {"file": teacher.name, "sha256": digest}
 
 
 @needs_models
@@ -272,15 +231,5 @@ def test_the_sums_of_the_published_checkpoints_are_listed():
 @needs_models
 @pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.stem)
 def test_a_published_checkpoint_makes_the_errors_that_it_records(mnist, path):
-    checkpoint = load_checkpoint(path)
-    row = evaluate.evaluate(path, mnist)
-    assert {name: row[name] for name in checkpoint["result"]} == checkpoint["result"]
-
-
-@needs_models
-@pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.stem)
-def test_a_published_checkpoint_holds_tensors_and_plain_values_only(path):
-    content = torch.load(path, weights_only=True)
-    assert all(isinstance(value, Tensor) for value in content["state_dict"].values())
-    assert same_weights(load_model(path), content["state_dict"])
-    json.dumps({name: value for name, value in content.items() if name != "state_dict"})
+    row, result = evaluate.evaluate(path, mnist), load_checkpoint(path)["result"]
+    assert {name: row[name] for name in result} == result

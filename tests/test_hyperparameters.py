@@ -168,23 +168,6 @@ def test_hyperparameters_may_come_in_any_form_but_not_misspelt(some_digits, form
 
 
 @pytest.mark.parametrize(
-    ("params", "field"),
-    [(p, field) for p in (LocalParams, PaperParams) for field in ("epochs", "speed")]
-    + [(LocalParams, "adam_beta2")],
-)
-def test_a_script_says_in_one_line_what_is_wrong_in_an_edited_class(
-    monkeypatch, refused, params, field
-):
-    """A field that is wrong, unknown, or missing (and so for PaperParams, which inherits it)."""
-    if field == "adam_beta2":
-        monkeypatch.delattr(params.Cumbersome, field)
-    else:
-        monkeypatch.setattr(params.Cumbersome, field, "ten", raising=False)
-    for name in ("paper",) if params is PaperParams else ("local", "paper"):
-        refused(train, "--params", name, naming=f"{params.__name__}.Cumbersome.{field}")
-
-
-@pytest.mark.parametrize(
     ("old", "new", "named"),
     [
         ("learning_rate = 0.002  # 0.001", "learning_rat = 0.002  # 0.001", "learning_rat"),
@@ -214,6 +197,6 @@ def test_an_object_with_methods_and_odd_keys_are_told_apart():
         checked_params({**fields, 1: 2, "x": 3})
 
 
-def test_a_class_that_there_is_not_is_named():
-    with pytest.raises(UserError, match="mine"):
-        default_params("mine", "Small")
+def test_values_of_a_net_that_has_no_teacher_are_not_those_of_a_student():
+    with pytest.raises(UserError, match="temperature is missing"):
+        checked_params(default_params("local", "Small"), "Distilled")

@@ -3,67 +3,61 @@
 import csv
 import fcntl
 import os
-import re
 from pathlib import Path
 
 import pytest
-from common import SMALL, everything_in, random_net
+from common import SMALL, random_net
 
 import train
 from support.checkpoints import load_checkpoint, model_from, save_model
 from support.runs import RunFiles
 
+QUICK = f"{SMALL} --batch-size 1000 --quiet"
+
 # What stands there already
 
 
-def test_the_history_lies_beside_the_checkpoint(call, teacher):
-    call(train, SMALL.replace("--epochs 1", "--epochs 3"), "--output net.pt --quiet")
+def test_the_history_lies_beside_the_checkpoint(call):
+    call(train, QUICK, "--epochs 3 --output net.pt")
     with open("net.pt.csv", newline="") as file:
-        lines = list(csv.DictReader(file))
-    assert len(lines) == 3
-    for line, entry in zip(lines, load_checkpoint("net.pt")["history"], strict=True):
-        assert {name: float(value) for name, value in line.items()} == entry
+        lines = [{k: float(v) for k, v in line.items()} for line in csv.DictReader(file)]
+    assert lines == load_checkpoint("net.pt")["history"] and len(lines) == 3
 
 
-def test_an_existing_output_is_replaced_only_at_the_end(call, monkeypatch, tmp_path):
-    call(train, SMALL, "--output net.pt --quiet")
-    old = (tmp_path / "here" / "net.pt").read_bytes()
+def test_an_existing_output_is_replaced_only_at_the_end(call, monkeypatch):
+    call(train, QUICK, "--output net.pt")
+    old = Path("net.pt").read_bytes()
 
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch:
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(train, "train_one_epoch", stop)
-        with pytest.raises(KeyboardInterrupt):
-            call(train, SMALL, "--seed 1", "--output net.pt --quiet")
-    assert (tmp_path / "here" / "net.pt").read_bytes() == old
-    call(train, SMALL, "--seed 1", "--output net.pt --quiet --resume")
+        call(train, QUICK, "--seed 1", "--output net.pt")
+    assert Path("net.pt").read_bytes() == old
+    call(train, QUICK, "--seed 1", "--output net.pt --resume")
     assert load_checkpoint("net.pt")["seed"] == 1
 
 
-@pytest.mark.parametrize("there", ["lines of runs", "a folder", "a pipe"])
-def test_what_stands_where_the_history_would_be_written_is_kept(stops, tmp_path, batches, there):
-    if there == "lines of runs":
-        Path("net.csv").write_text("data,precision,seed\nMNIST,fp32,0\n")
-    elif there == "a folder":
-        Path("net.csv").mkdir()
-    else:
-        os.mkfifo("net.csv")
-    before = everything_in(tmp_path)
-    stop = stops(train, "--model small --hidden-units 5 --epochs 1 --output net")
-    assert (stop.status, len(stop.err.splitlines())) == (2, 1)
-    assert "net.csv" in stop.err
-    assert everything_in(tmp_path) == before
+@pytest.mark.parametrize(
+    "put",
+    [
+        lambda path: path.write_text("data,precision,seed\nMNIST,fp32,0\n"),
+        lambda path: path.mkdir(),
+        lambda path: os.mkfifo(path),
+    ],
+    ids=["lines of runs", "a folder", "a pipe"],
+)
+def test_what_stands_where_the_history_would_be_written_is_kept(refused, batches, put):
+    put(Path("net.csv"))
+    refused(train, QUICK, "--output net", naming="net.csv")
     assert not batches
 
 
-def test_an_output_that_another_run_is_writing_is_refused(stops, tmp_path):
-    with open(tmp_path / "here" / "net.pt.lock", "w") as file:
+def test_an_output_that_another_run_is_writing_is_refused(refused):
+    with open("net.pt.lock", "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        stop = stops(train, SMALL, "--output net.pt")
-    assert (stop.status, len(stop.err.splitlines())) == (2, 1)
-    assert "net.pt" in stop.err
-    assert list(everything_in(tmp_path)) == ["here", "here/net.pt.lock"]
+        refused(train, QUICK, "--output net.pt", naming="net.pt another run")
 
 
 # Names of outputs
@@ -71,15 +65,15 @@ def test_an_output_that_another_run_is_writing_is_refused(stops, tmp_path):
 
 def test_a_checkpoint_of_another_run_is_kept_under_another_name(call, capsys):
     """As is a file of something else; one of the same run is replaced."""
-    call(train, SMALL, "--output net.pt --quiet")
+    call(train, QUICK, "--output net.pt")
     first, history = Path("net.pt").read_bytes(), Path("net.pt.csv").read_bytes()
-    call(train, SMALL, "--output net.pt --quiet --seed 1")
+    call(train, QUICK, "--output net.pt --seed 1")
     assert "net.1.pt" in capsys.readouterr().out
     assert (Path("net.1.pt").read_bytes(), Path("net.1.pt.csv").read_bytes()) == (first, history)
-    call(train, SMALL, "--output net.pt --quiet --seed 1")
+    call(train, QUICK, "--output net.pt --seed 1")
     assert not Path("net.2.pt").exists()
     Path("net.pt").write_text("notes")
-    call(train, SMALL, "--output net.pt --quiet --seed 1")
+    call(train, QUICK, "--output net.pt --seed 1")
     assert Path("net.2.pt").read_text() == "notes"
     assert load_checkpoint("net.pt")["seed"] == 1
 
@@ -95,16 +89,35 @@ def record(seed, **changes):
     }
 
 
-def test_a_checkpoint_of_another_run_gets_the_first_number_that_is_quite_free(tmp_path):
+def test_a_checkpoint_of_another_run_gets_the_first_number_that_is_quite_free():
     """Neither a checkpoint nor the history of one is lost for a name."""
-    (tmp_path / "net.1.pt.csv").write_text("mine")
-    (tmp_path / "net.2.pt").write_text("mine")
+    mine = [Path("net.1.pt.csv"), Path("net.2.pt")]
+    for path in mine:
+        path.write_text("mine")
     for seed in (0, 1):
-        RunFiles(tmp_path / "net.pt").save(random_net(5, seed=seed), record(seed))
-    assert (tmp_path / "net.1.pt.csv").read_text() == (tmp_path / "net.2.pt").read_text() == "mine"
-    assert load_checkpoint(tmp_path / "net.3.pt")["seed"] == 0
-    assert "\n1,0.0,1," in (tmp_path / "net.3.pt.csv").read_text()
-    assert load_checkpoint(tmp_path / "net.pt")["seed"] == 1
+        RunFiles(Path("net.pt")).save(random_net(5, seed=seed), record(seed))
+    assert [path.read_text() for path in mine] == ["mine"] * 2
+    assert load_checkpoint("net.3.pt")["seed"] == 0
+    assert "\n1,0.0,1," in Path("net.3.pt.csv").read_text()
+    assert load_checkpoint("net.pt")["seed"] == 1
+
+
+def test_a_renaming_that_is_stopped_loses_neither_file(monkeypatch):
+    files, rename, renamed = RunFiles(Path("net.pt")), os.rename, []
+    files.save(random_net(5), record(0))
+
+    def stop_at_the_second(*paths):
+        renamed.append(paths)
+        if len(renamed) == 2:
+            raise KeyboardInterrupt
+        rename(*paths)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(os, "rename", stop_at_the_second)
+        files.save(random_net(5), record(1))
+    files.save(random_net(5), record(1))
+    assert sum("\n1,0.0,1," in path.read_text() for path in Path().glob("*.pt.csv")) == 1
+    assert sorted(load_checkpoint(path)["seed"] for path in Path().glob("*.pt")) == [0, 1]
 
 
 @pytest.mark.parametrize(
@@ -113,25 +126,25 @@ def test_a_checkpoint_of_another_run_gets_the_first_number_that_is_quite_free(tm
         ("result", None),
         ("result", {}),
         ("result", {"errors": "few", "cases": 3, "errors_per_digit": [0]}),
-        ("history", None),
+        *[("history", value) for value in (None, [])],
         ("history", [{"epoch": 1}]),
         ("history", [{"epoch": 1, "loss": 1.0, "errors": "few"}]),
         ("versions", 3),
     ],
 )
 def test_a_checkpoint_without_its_result_is_not_taken_for_a_finished_run(
-    call, stops, capsys, part, value
+    call, refused, capsys, part, value
 ):
     """As of a net that was changed and saved again: the run is not skipped, nor this file lost."""
-    call(train, SMALL, "--output net.pt --quiet")
+    call(train, QUICK, "--output net.pt")
     changed = load_checkpoint("net.pt") | {part: value}
-    kept = {k: v for k, v in changed.items() if v is not None and k != "state_dict"}
+    lost = {"state_dict"} | ({part} if value is None else set())
+    kept = {k: v for k, v in changed.items() if k not in lost}
     save_model("net.pt", model_from(changed), **kept)
     before = Path("net.pt").read_bytes()
-    stop = stops(train, SMALL, "--output net.pt --resume --quiet")
-    assert stop.status == 2
-    assert re.fullmatch(r"error: net\.pt does not record how it was trained: .+\n", stop.err)
-    call(train, SMALL, "--output net.pt --results lines.csv --quiet")
+    told = "net.pt does not record how it was trained"
+    refused(train, QUICK, "--output net.pt --resume", naming=told)
+    call(train, QUICK, "--output net.pt --results lines.csv")
     assert "net.1.pt" in capsys.readouterr().out
     assert Path("net.1.pt").read_bytes() == before
     assert load_checkpoint("net.pt")["result"]["cases"] == 1000

@@ -24,6 +24,7 @@ from results.runs import runs_in
 from support.checkpoints import load_checkpoint, load_model
 from support.hyperparameters import default_params
 from support.reporting import report
+from training_params import LocalParams
 
 README = (ROOT / "README.md").read_text()
 RESULTS = (ROOT / "results" / "README.md").read_text()
@@ -68,7 +69,6 @@ def test_the_lines_that_use_a_checkpoint_work(monkeypatch, sample):
     images = sample.test.images / 255
     for shape in ((-1, 28, 28), (-1, 1, 28, 28)):
         assert torch.equal(found["model"](images.view(shape)), logits)
-    assert [type(layer) for layer in found["model"].children()] == 3 * [nn.Linear] + 2 * [nn.ReLU]
 
 
 def test_what_a_checkpoint_holds_is_named():
@@ -97,8 +97,11 @@ def test_the_example_on_other_data_works(monkeypatch, capsys, sample):
     monkeypatch.setattr(torchvision.datasets, "FashionMNIST", Fake)
     (code,) = [block for block in blocks("python") if "FashionMNIST" in block]
     assert "epochs = 20" in code
+    for name, value in {"hidden_units": 200, "init_std": 0.05, "batch_size": 50}.items():
+        monkeypatch.setattr(LocalParams.Cumbersome, name, value)  # which takes a second
+    monkeypatch.setattr(LocalParams.Distilled, "epochs", 2)
     Path("runs").mkdir()  # as the download would
-    exec(code.replace("epochs = 20", "epochs = 6"), {})
+    exec(code.replace("epochs = 20", "epochs = 4"), {})
     errors = int(capsys.readouterr().out.split()[-1])
     assert errors < 300
     assert isinstance(load_model("runs/my_student.pt"), nn.Module)

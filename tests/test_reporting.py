@@ -5,6 +5,7 @@ import os
 import re
 import sys
 import time
+from contextlib import nullcontext
 
 import pytest
 from common import (
@@ -12,16 +13,13 @@ from common import (
     SMALL,
     FakeWriter,
     random_net,
-    same_weights,
     some_params,
     trained,
 )
 
 import distillation
 import train
-from support.checkpoints import load_checkpoint, load_model, save_model
-from support.command_line import Parser, training_flags
-from support.errors import UserError
+from support.checkpoints import load_checkpoint, save_model
 from support.reporting import Progress
 
 # Progress
@@ -66,10 +64,33 @@ def test_each_run_of_a_sweep_shows_its_epochs_at_a_bar_alone(call, capsys, monke
     assert "estimated" not in out and "epoch 1/2" not in out and "Training" not in out
 
 
-def test_a_training_without_a_test_set_shows_its_progress(monkeypatch, some_digits):
+def test_the_bar_of_a_sweep_ends_above_the_last_line(call, monkeypatch):
     screen = shown_at(True, monkeypatch)
-    trained(some_params(), some_digits, progress=Progress())
-    assert "epoch 2/2" in screen.getvalue() and "loss" in screen.getvalue()
+    monkeypatch.setattr(sys, "stdout", screen)  # a terminal shows both
+    call(train, SMALL, "--seed 0 1")
+    assert screen.getvalue().endswith("\n2 runs in runs/train.csv\n")
+
+
+@pytest.mark.parametrize("end", [None, KeyboardInterrupt])
+def test_progress_is_closed_however_a_training_ends(monkeypatch, some_digits, end):
+    closed = []
+
+    class Closing(Progress):
+        def after_batch(self):
+            if end:
+                raise end
+
+        def close(self):
+            closed.append(1)
+
+    with pytest.raises(end) if end else nullcontext():
+        trained(some_params(), some_digits, progress=Closing(quiet=True))
+    assert closed == [1]
+
+
+def test_a_single_run_with_a_file_of_results_tells_what_it_trains(call, capsys):
+    call(train, SMALL, "--output net.pt --results lines.csv")
+    assert "Training SmallNet" in capsys.readouterr().out
 
 
 def test_without_a_terminal_a_run_of_a_sweep_tells_its_epochs_once_a_minute(monkeypatch, capsys):
@@ -85,32 +106,15 @@ def test_without_a_terminal_a_run_of_a_sweep_tells_its_epochs_once_a_minute(monk
     assert "test errors 94" in lines[1] and "2:44:10 left" in lines[1]
 
 
-def test_of_several_processes_the_first_alone_shows_progress(monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    for number, quiet in (("0", False), ("1", True)):
-        monkeypatch.setenv("RANK", number)
-        parser = Parser("")
-        training_flags(parser)
-        assert parser.parse_args([]).quiet == quiet
-    monkeypatch.setenv("RANK", "first")
-    with pytest.raises(UserError, match="RANK"):
-        training_flags(Parser(""))
-
-
-def test_without_a_terminal_progress_is_a_plain_line_for_each_evaluation(call, capfd):
+def test_without_a_terminal_there_is_a_plain_line_for_each_evaluation_below_the_first(call, capfd):
     call(train, SMALL.replace("--epochs 1", "--epochs 3"), "--output net.pt")
     out, err = capfd.readouterr()
-    assert err == ""
+    assert err == "" and "\r" not in out
+    first = out.splitlines()[2]  # below two that say that it is the sample
+    assert re.search(r"784-10-10-10 .* 4,000 images of the sample, cpu, 1 thread, fp32", first)
     history = load_checkpoint("net.pt")["history"]
     found = re.findall(r"^epoch (\d)/3 .* test errors (\d+) ", out, re.MULTILINE)
     assert found == [(str(entry["epoch"]), str(entry["errors"])) for entry in history]
-    assert "\r" not in out
-
-
-def test_the_first_lines_say_what_on_which_data_and_for_how_long(call, capsys):
-    call(train, SMALL, "--output net.pt")
-    lines = capsys.readouterr().out.splitlines()[2:]  # below two that say that it is the sample
-    assert re.search(r"784-10-10-10 .* 4,000 images of the sample, cpu, 1 thread, fp32", lines[0])
 
 
 @pytest.mark.parametrize("data", ["MNIST", "FashionMNIST"])
@@ -121,7 +125,7 @@ def test_quiet_is_the_result_alone(call, capfd, script, data):
     call(script, words, "--hidden-units 5 --epochs 3 --output net.pt --quiet")
     out, err = capfd.readouterr()
     lines = [line for line in out.splitlines() if "was renamed to" not in line]
-    assert len(lines) == 1 + ("never left chance" in out) and err == ""
+    assert len(lines) == 1 + ("no better than chance" in out) and err == ""
     assert re.search(r"\d+ errors on 1,000 images", lines[0])
 
 
@@ -139,12 +143,6 @@ def test_the_first_epoch_tells_the_time_that_is_left(monkeypatch, capsys):
     first, second = capsys.readouterr().out.splitlines()
     assert first == "epoch 5/10  loss 0.5000  0:05:00 left"
     assert second == "epoch 7/10  loss 0.5000  test errors 3  0:02:30 left"
-
-
-def test_telling_the_time_changes_nothing(call):
-    call(train, SMALL, "--dropout-hidden 0.5 --output told.pt")
-    call(train, SMALL, "--dropout-hidden 0.5 --output quiet.pt --quiet")
-    assert same_weights(load_model("told.pt"), load_model("quiet.pt"))
 
 
 # Events for TensorBoard

@@ -2,23 +2,29 @@
 
 import os
 import signal
+import sys
+from contextlib import nullcontext
 
 import pytest
 import torch
 from common import (
     DROPOUT,
+    FAKE_TENSORBOARD,
     TRAININGS,
+    FakeWriter,
     a_checkpoint,
     everything_in,
+    random_net,
     same_weights,
     some_params,
     trained,
 )
+from torch import nn
 
 import train
 from support.checkpoints import load_checkpoint
 from support.errors import UserError
-from support.files import read_dict
+from support.files import packed, read_dict
 from support.reporting import Progress
 from support.resume import ResumePoint
 
@@ -34,7 +40,7 @@ class Stopping(Progress):
 
     def start(self, epochs, batches, done):
         super().start(epochs, batches, done)
-        self.batches = batches
+        self.batches, self.seen = batches, done * batches
 
     def after_batch(self):
         self.seen += 1
@@ -48,40 +54,22 @@ class Stopping(Progress):
 
 @pytest.mark.parametrize("changes", TRAININGS.values(), ids=TRAININGS)
 @pytest.mark.parametrize("batch", [None, 4], ids=["between epochs", "in an epoch"])
-def test_a_stopped_training_goes_on_to_the_same_weights(tmp_path, some_digits, changes, batch):
+def test_a_training_that_is_stopped_several_times_goes_on_to_the_same_weights(
+    tmp_path, some_digits, changes, batch
+):
     params = some_params(epochs=5, schedule_epochs=5, momentum_epochs=3, **changes)
     whole, whole_history = trained(params, some_digits, seed=3, test_set=some_digits)
-    with pytest.raises(KeyboardInterrupt):
-        trained(
-            params,
-            some_digits,
-            seed=3,
-            test_set=some_digits,
-            resume_point=ResumePoint(tmp_path / "net.pt.resume", {"seed": 3}),
-            progress=Stopping(3, batch),
-        )
-    torch.manual_seed(99)
-    resume_point = ResumePoint(tmp_path / "net.pt.resume", {"seed": 3})
-    assert resume_point.load() == (2 if batch else 3)
-    resumed, history = trained(
-        params, some_digits, seed=3, test_set=some_digits, resume_point=resume_point
-    )
+    done = 0
+    for epoch in (2, 3, 9):
+        point = ResumePoint(tmp_path / "net.pt.resume", {"seed": 3})
+        assert epoch == 2 or point.load() == done
+        torch.manual_seed(99)
+        with pytest.raises(KeyboardInterrupt) if epoch < 9 else nullcontext():
+            options = {"resume_point": point, "progress": Stopping(epoch, batch)}
+            resumed, history = trained(params, some_digits, seed=3, test_set=some_digits, **options)
+        done = epoch - 1 if batch else epoch
     assert same_weights(whole, resumed)
     assert history == whole_history
-
-
-def test_a_training_may_be_stopped_several_times(tmp_path, some_digits):
-    params = some_params(epochs=5, schedule_epochs=5, **DROPOUT)
-    whole, _ = trained(params, some_digits)
-    for epoch in (1, 2, 4):
-        resume_point = ResumePoint(tmp_path / "net.pt.resume", {})
-        if epoch > 1:
-            resume_point.load()
-        with pytest.raises(KeyboardInterrupt):
-            trained(params, some_digits, resume_point=resume_point, progress=Stopping(epoch))
-    resume_point = ResumePoint(tmp_path / "net.pt.resume", {})
-    assert resume_point.load() == 4
-    assert same_weights(whole, trained(params, some_digits, resume_point=resume_point)[0])
 
 
 def test_a_resume_point_of_a_machine_with_gpus_can_be_continued_here(tmp_path, some_digits):
@@ -97,18 +85,52 @@ def test_a_resume_point_of_a_machine_with_gpus_can_be_continued_here(tmp_path, s
     assert same_weights(whole, trained(params, some_digits, resume_point=point)[0])
 
 
+def test_what_another_module_draws_goes_on_from_where_it_was(tmp_path, some_digits):
+    def train_one(**options):
+        net = nn.Sequential(random_net(), nn.Dropout(0.1))
+        train.train(net, some_digits, some_params(), **options)
+        return net
+
+    point = ResumePoint(tmp_path / "net.pt.resume", {})
+    with pytest.raises(KeyboardInterrupt):
+        train_one(resume_point=point, progress=Stopping(1))
+    point.load()
+    assert same_weights(train_one(resume_point=point), train_one())
+
+
+def test_a_resume_point_that_does_not_fit_is_not_continued(tmp_path, some_digits):
+    params, path = some_params(epochs=3), tmp_path / "net.pt.resume"
+    with pytest.raises(KeyboardInterrupt):
+        first = ResumePoint(path, {"seed": 0, "note": 1})
+        trained(params, some_digits, resume_point=first, progress=Stopping(2))
+    point = ResumePoint(path, {"seed": 0})
+    with pytest.raises(UserError, match="note is None, was 1"):
+        point.load()
+    anew, _ = trained(params, some_digits, seed=1, resume_point=point)
+    assert same_weights(anew, trained(params, some_digits, seed=1)[0])
+
+
+def test_a_resume_point_after_the_last_epoch_is_refused(tmp_path, some_digits):
+    point = ResumePoint(tmp_path / "net.pt.resume", {})
+    trained(some_params(epochs=2), some_digits, resume_point=point)
+    point.load()
+    with pytest.raises(UserError, match="damaged"):
+        trained(some_params(epochs=1), some_digits, resume_point=point)
+
+
 # From the command line
 
 WORDS = "--hidden-units 10 --epochs 3 --batch-size 500 --seed 4 --output net.pt --quiet"
 
 
 @pytest.fixture
-def stopped(call, monkeypatch):
-    """A run of train.py that was stopped after its first epoch, in the working directory."""
+def stopped(call, monkeypatch, tmp_path):
+    """The resume point of a run of train.py that was stopped after its first epoch."""
     with monkeypatch.context() as patch:
         patch.setattr(train.Progress, "of_run", lambda *_: Stopping(1))
         with pytest.raises(KeyboardInterrupt):
             call(train, WORDS)
+    return tmp_path / "here" / "net.pt.resume"
 
 
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -129,22 +151,12 @@ def test_a_run_that_is_stopped_by_a_signal_says_how_to_go_on(
     )
     assert list(everything_in(tmp_path)) == ["here", "here/net.pt.resume"]
     call(train, WORDS, "--resume")
-    resumed = load_checkpoint("net.pt")
-    call(train, WORDS)
-    assert same_weights(resumed["state_dict"], load_checkpoint("net.pt")["state_dict"])
-
-
-def test_a_stopped_run_goes_on_from_the_command_line(call, stopped, tmp_path):
-    assert list(everything_in(tmp_path)) == ["here", "here/net.pt.resume"]
-    call(train, WORDS, "--resume")
     assert list(everything_in(tmp_path)) == ["here", "here/net.pt", "here/net.pt.csv"]
     resumed = load_checkpoint("net.pt")
     call(train, WORDS)
     whole = load_checkpoint("net.pt")
-    assert same_weights(resumed["state_dict"], whole["state_dict"])
-    assert resumed["history"] == whole["history"]
-    for name in whole.keys() - {"state_dict", "history"}:
-        assert resumed[name] == whole[name]
+    assert same_weights(resumed.pop("state_dict"), whole.pop("state_dict"))
+    assert resumed == whole
 
 
 @pytest.mark.parametrize(
@@ -160,44 +172,33 @@ def test_a_stopped_run_goes_on_from_the_command_line(call, stopped, tmp_path):
         ("--precision bf16", "precision is 'bf16', was 'fp32'"),
     ],
 )
-def test_going_on_with_other_settings_is_refused_naming_them(
-    stops, stopped, tmp_path, change, named
-):
-    before = everything_in(tmp_path)
-    stop = stops(train, WORDS, change, "--resume")
-    assert stop.status == 2
-    assert named in stop.err
-    assert len(stop.err.splitlines()) == 1
-    assert everything_in(tmp_path) == before
+def test_going_on_with_other_settings_is_refused_naming_them(refused, stopped, change, named):
+    assert named in refused(train, WORDS, change, "--resume")
 
 
-def test_without_resume_a_stopped_run_is_not_thrown_away(stops, stopped, tmp_path):
-    before = everything_in(tmp_path)
-    stop = stops(train, WORDS)
-    assert (stop.status, len(stop.err.splitlines())) == (2, 1)
-    assert "net.pt.resume" in stop.err
-    assert "--resume" in stop.err
-    assert everything_in(tmp_path) == before
+def test_without_resume_a_stopped_run_is_not_thrown_away(refused, stopped):
+    refused(train, WORDS, naming="net.pt.resume --resume")
 
 
-def test_resuming_a_finished_run_changes_nothing(call, tmp_path, capsys):
+def test_a_resumed_run_tells_after_which_epoch_it_goes_on(call, stopped, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", FAKE_TENSORBOARD)
+    call(train, WORDS.removesuffix(" --quiet"), "--resume --log events")
+    assert "continuing after epoch 1 of 3" in capsys.readouterr().out
+    assert FakeWriter.last.first == 2
+
+
+def test_resuming_a_finished_run_changes_nothing(call, refused, tmp_path, capsys):
     call(train, WORDS)
     before = everything_in(tmp_path)
     call(train, WORDS, "--resume")
     assert "finished" in capsys.readouterr().out
     assert everything_in(tmp_path) == before
-
-
-def test_resuming_a_finished_run_with_other_settings_is_refused(call, stops, tmp_path):
-    call(train, WORDS)
-    before = everything_in(tmp_path)
-    stop = stops(train, WORDS, "--seed", 5, "--resume")
-    assert (stop.status, len(stop.err.splitlines())) == (2, 1)
-    assert "seed is 5, was 4" in stop.err
-    assert everything_in(tmp_path) == before
+    assert "seed is 5, was 4" in refused(train, WORDS, "--seed 5 --resume")
 
 
 # Damaged resume points
+
+ENTRY = {"epoch": 1, "loss": 1.0, "rate": 1.0}
 
 
 @pytest.mark.parametrize(
@@ -208,75 +209,47 @@ def test_resuming_a_finished_run_with_other_settings_is_refused(call, stops, tmp
         lambda state: state["optimizer"]["state"].update({99: {}}),
         lambda state: state["optimizer"]["param_groups"][0].update(lr="x"),
         lambda state: state["optimizer"]["param_groups"][0].pop("lr"),
-        lambda state: state["history"].extend(state["history"] * 5),
-        lambda state: state["history"].append({5: 3}),
         lambda state: state["settings"].update(seed=torch.ones(2)),
         lambda state: state["model"].update({"output.bias": torch.zeros(3)}),
         lambda state: state["random"].clear(),
+        lambda state: state["history"].append({5: 3}),
+        *[
+            lambda state, history=history: state.update(history=history)
+            for history in (
+                [{}],
+                [ENTRY | {"epoch": 2}],
+                [{"epoch": 1, "loss": 1.0}],
+                [ENTRY | {"more": 2}],
+                [ENTRY | {"loss": "low"}],
+                [ENTRY | {"errors": "few"}],
+                [ENTRY | {"epoch": True}, ENTRY],
+                [ENTRY | {"epoch": epoch} for epoch in (1, 2, 3, 4)],
+            )
+        ],
     ],
 )
-def test_a_resume_point_with_odd_values_is_refused_and_kept(stops, stopped, tmp_path, edit):
-    path = tmp_path / "here" / "net.pt.resume"
-    state = read_dict(path)
+def test_a_resume_point_with_odd_values_is_refused_and_kept(refused, stopped, edit):
+    state = read_dict(stopped)
     edit(state)
-    torch.save(state, path)
-    before = path.read_bytes()
-    stop = stops(train, WORDS, "--resume")
-    assert (stop.status, len(stop.err.splitlines())) == (2, 1)
-    assert path.read_bytes() == before
+    torch.save(state, stopped)
+    refused(train, WORDS, "--resume", naming="net.pt.resume")
 
 
-def test_a_damaged_resume_point_is_refused_and_kept(stops, stopped, tmp_path):
-    path = tmp_path / "here" / "net.pt.resume"
-    path.write_bytes(path.read_bytes()[:-100])
-    before = everything_in(tmp_path)
-    stop = stops(train, WORDS, "--resume")
-    assert (stop.status, len(stop.err.splitlines())) == (2, 1)
-    assert "net.pt.resume" in stop.err
-    assert everything_in(tmp_path) == before
-
-
-@pytest.mark.parametrize(
-    "history",
-    [
-        [{}],
-        [{"epoch": 2, "loss": 1.0, "rate": 1.0}],
-        [{"epoch": 1, "loss": 1.0}],
-        [{"epoch": 1, "loss": 1.0, "rate": 1.0, "more": 2}],
-        [{"epoch": 1, "loss": "low", "rate": 1.0}],
-        [{"epoch": 1, "loss": 1.0, "rate": 1.0, "errors": "few"}],
-        [{"epoch": True, "loss": 1.0, "rate": 1.0}, {"epoch": 1, "loss": 1.0, "rate": 1.0}],
-    ],
-)
-def test_a_resume_point_with_another_history_is_refused(stops, call, monkeypatch, history):
-    words = "--model small --hidden-units 5 --epochs 2 --batch-size 500 --output net.pt --quiet"
-    monkeypatch.setattr(train.ResumePoint, "remove", lambda point: None)
-    call(train, words)
-    content = torch.load("net.pt.resume", weights_only=True)
-    torch.save(content | {"history": history}, "net.pt.resume")
-    stop = stops(train, words, "--resume")
-    assert (stop.status, len(stop.err.splitlines())) == (2, 1)
-    assert "net.pt.resume" in stop.err
+def test_a_damaged_resume_point_is_refused_and_kept(refused, stopped):
+    stopped.write_bytes(stopped.read_bytes()[:-100])
+    refused(train, WORDS, "--resume", naming="net.pt.resume")
 
 
 @pytest.mark.parametrize(
     "content",
     [
-        {},
-        {"settings": {}},
-        dict.fromkeys(("settings", "model", "optimizer", "random", "history")),
-        a_checkpoint(),
+        *[b"", b"text", b"PK\x03\x04 nothing"],
+        *[{}, {"settings": {}}, a_checkpoint()],
+        dict.fromkeys(("settings", "model", "optimizer", "random")) | {"history": []},
     ],
-    ids=["empty", "cut", "hollow", "checkpoint"],
 )
 def test_a_file_that_is_no_resume_point_is_refused(tmp_path, content):
-    torch.save(content, tmp_path / "net.pt.resume")
+    path = tmp_path / "net.pt.resume"
+    path.write_bytes(content if isinstance(content, bytes) else packed(content))
     with pytest.raises(UserError, match=r"net\.pt\.resume"):
-        ResumePoint(tmp_path / "net.pt.resume", {"seed": 0}).load()
-
-
-@pytest.mark.parametrize("content", [b"", b"text", b"PK\x03\x04 nothing"])
-def test_a_damaged_resume_point_is_refused(tmp_path, content):
-    (tmp_path / "net.pt.resume").write_bytes(content)
-    with pytest.raises(UserError, match=r"net\.pt\.resume"):
-        ResumePoint(tmp_path / "net.pt.resume", {"seed": 0}).load()
+        ResumePoint(path, {"seed": 0}).load()

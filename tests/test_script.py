@@ -5,12 +5,13 @@ import signal
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
 from common import ROOT
 
-from support.checkpoints import MODELS
+import train
 from support.errors import TrainingFailed, UserError
 from support.script import run_script
 
@@ -19,18 +20,11 @@ def fail(error):
     raise error
 
 
-@pytest.mark.parametrize(
-    ("error", "status", "line"),
-    [
-        (UserError("do this"), 2, "error: do this\n"),
-        (TrainingFailed("try that"), 1, "error: try that\n"),
-    ],
-)
-def test_each_way_to_stop_has_a_status_of_its_own(capsys, error, status, line):
+def ends(main, capsys):
+    """Exit status and stderr of a script."""
     with pytest.raises(SystemExit) as stop:
-        run_script(lambda: fail(error))
-    assert stop.value.code == status
-    assert capsys.readouterr().err == line
+        run_script(main)
+    return stop.value.code or 0, capsys.readouterr().err
 
 
 def test_a_warning_is_one_line(capsys):
@@ -41,18 +35,14 @@ def test_a_warning_is_one_line(capsys):
     assert "file.py" in warnings.formatwarning(*arguments)
 
 
-def test_a_script_that_ends_well_has_status_0():
-    with pytest.raises(SystemExit) as stop:
-        run_script(lambda: None)
-    assert not stop.value.code
-
-
-@pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_script_that_is_stopped_has_the_status_of_the_signal(capsys, signum, status):
-    with pytest.raises(SystemExit) as stop:
-        run_script(lambda: os.kill(os.getpid(), signum))
-    assert stop.value.code == status
-    assert capsys.readouterr().err == ""
+def test_each_way_to_end_has_a_status_of_its_own(capsys):
+    assert ends(lambda: None, capsys) == (0, "")
+    assert ends(lambda: fail(UserError("do this")), capsys) == (2, "error: do this\n")
+    assert ends(lambda: fail(TrainingFailed("try that")), capsys) == (1, "error: try that\n")
+    for signum, status in (signal.SIGINT, 130), (signal.SIGTERM, 143):
+        assert ends(lambda signum=signum: os.kill(os.getpid(), signum), capsys) == (status, "")
+    status, told = ends(lambda: torch.empty(2**60), capsys)  # PyTorch's own error
+    assert status == 2 and told.startswith("error: not enough memory: ")
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError(), RuntimeError("shapes do not match")])
@@ -61,35 +51,38 @@ def test_an_error_of_the_program_is_not_hidden(error):
         run_script(lambda: fail(error))
 
 
-def test_a_lack_of_memory_is_one_line(capsys):
+QUICK = "--data sample --hidden-units 5 --epochs 1 --output net.pt"
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_closed_stream_stops_no_training(call, monkeypatch, stream):
+    monkeypatch.setattr(sys, stream, None)
     with pytest.raises(SystemExit) as stop:
-        run_script(lambda: torch.empty(2**60))  # PyTorch's own error
-    assert stop.value.code == 2
-    assert capsys.readouterr().err.startswith("error: not enough memory: ")
+        run_script(lambda: call(train, QUICK))
+    assert not stop.value.code and Path("net.pt").exists()
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="it stands for a full disk")
 @pytest.mark.parametrize(
-    ("words", "gone"), [("--help", "reader"), ("MODEL --data sample --verify", "disk")]
+    ("words", "streams", "status"),
+    [
+        (f"distillation.py --teacher TEACHER {QUICK}", ">&- 2>&-", 0),
+        ("distillation_no_three.py --help", "| true", 1),  # a reader that has gone
+        ("evaluate.py TEACHER --data sample --verify", ">/dev/full", 2),
+    ],
 )
-def test_output_that_cannot_be_written_is_no_traceback(words, gone):
-    """With Python's own buffer, which is written when the script ends, and once more after it."""
-    words = words.replace("MODEL", str(MODELS / "small_model_800.pt")).split()
+def test_output_that_nobody_reads_is_no_traceback(teacher, words, streams, status):
+    """In a process in another folder, with Python's own buffer, written when the script ends."""
+    if "full" in streams and not os.path.exists("/dev/full"):
+        pytest.skip("there is nothing that stands for a full disk")
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
-    with open("/dev/full", "w") as full:
-        output = full if gone == "disk" else subprocess.PIPE
-        process = subprocess.Popen(
-            [sys.executable, "evaluate.py", *words],
-            cwd=ROOT,
-            env=environment,
-            stdout=output,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        if gone == "reader":
-            process.stdout.close()
-        err = process.stderr.read()
-        process.stderr.close()
-        status = process.wait(timeout=60)
-    assert status == (2 if gone == "disk" else 1)
-    assert len([line for line in err.splitlines() if "sample" not in line]) == (gone == "disk")
+    command = f"{sys.executable} {ROOT}/{words} {streams}".replace("TEACHER", str(teacher))
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command],
+        env=environment | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == status, done.stderr
+    assert len(done.stderr.splitlines()) == (status == 2)
+    assert Path("net.pt").exists() == (QUICK in words)

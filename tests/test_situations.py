@@ -1,5 +1,6 @@
 """What users give to functions and scripts, and what these leave behind."""
 
+import contextlib
 import errno
 import os
 import signal
@@ -28,7 +29,7 @@ from torch import nn
 import evaluate
 import train
 from dataset import as_digits, filter_by_class, pixels
-from distillation import distill, distill_together
+from distillation import distill, distill_together, distillation_loss
 from evaluate import count_errors, logits_of, measure
 from layers import CumbersomeNet, SmallNet, init_weights, scale_weights
 from support.checkpoints import load_checkpoint, load_model, save_model
@@ -83,6 +84,13 @@ def test_weights_of_a_net_with_the_same_dropout_are_loaded():
     one, other = random_net(5, 0.2, 0.5), random_net(5, 0.2, 0.5, seed=1)
     other.load_state_dict(one.state_dict())
     assert torch.equal(*(logits_of(net, random_digits(9).images) for net in (one, other)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_weights_that_were_rounded_are_loaded_as_well(dtype):
+    one, other = random_net(5, 0.2, 0.5), random_net(5, 0.2, 0.5, seed=1)
+    other.load_state_dict(one.to(dtype).state_dict())
+    assert torch.equal(other.hidden1.weight, one.hidden1.weight.float())
 
 
 # What functions are given
@@ -159,6 +167,67 @@ def test_a_net_with_logits_that_are_not_finite_is_told_of(call):
     save_model("net.pt", net)
     with pytest.warns(UserWarning, match="not finite"):
         call(evaluate, "net.pt")
+
+
+@pytest.mark.parametrize(
+    "labels", [torch.zeros(3, 1, 1).long(), torch.zeros(3, 28, 28).long(), torch.tensor(3)]
+)
+def test_labels_of_another_shape_are_refused(labels):
+    with pytest.raises(UserError, match="labels"):
+        as_digits(torch.zeros(3, 28, 28, dtype=torch.uint8), labels)
+
+
+@pytest.mark.parametrize("temperature", [0, -1, 1e6, float("inf"), float("nan"), "x", None])
+def test_a_temperature_outside_of_what_float32_can_do_is_refused(some_digits, temperature):
+    params, net = some_params("Distilled"), random_net()
+    for function in (
+        lambda: distillation_loss(temperature, 0.0),
+        lambda: distill_together([temperature], [0], net, some_digits, params),
+    ):
+        with pytest.raises(UserError, match="temperature"):
+            function()
+
+
+@pytest.mark.parametrize("given", [None, [1], torch.zeros(3)])
+def test_what_is_no_set_of_digits_is_refused(given):
+    for function in (measure, count_errors, train.train):
+        with pytest.raises(UserError, match="Digits"):
+            function(random_net(), given, *([some_params()] if function is train.train else []))
+    with pytest.raises(UserError, match="Digits"):
+        filter_by_class(given, omit=[3])
+
+
+def test_an_empty_training_set_is_refused(some_digits):
+    with pytest.raises(UserError, match="larger than the data set"):
+        train.train(random_net(), some_digits[:0], some_params())
+
+
+def test_images_of_another_kind_are_not_blamed_on_the_net():
+    for given in (None, [1], np.zeros((3, 28, 28))):
+        with pytest.raises(UserError, match="images must be a tensor"):
+            logits_of(random_net(), given)
+
+
+def test_a_teacher_with_a_constant_added_to_its_logits_is_one(some_digits):
+    class Shifted(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = random_net(30, std=0.3)
+
+        def forward(self, pixels):
+            return self.net(pixels) + 200
+
+    distill(random_net(), Shifted(), some_digits, some_params("Distilled", epochs=1))
+
+
+def test_a_test_set_is_looked_at_before_the_first_epoch(some_digits, batches):
+    for test_set in (
+        as_digits(some_digits.images),
+        replace(some_digits, images=some_digits.images.float()),
+    ):
+        with pytest.raises(UserError):
+            train.train(random_net(), some_digits, some_params(epochs=99), test_set=test_set)
+    assert not batches
 
 
 # Images without labels
@@ -251,6 +320,51 @@ def test_no_function_draws_from_the_generator_of_the_user(tmp_path, some_digits)
         before = torch.get_rng_state()
         function()
         assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_nets_are_in_the_mode_in_which_they_should_be(tmp_path, some_digits):
+    net = random_net(5, 0.2, 0.5).train()
+    net.hidden1.eval()
+    save_model(tmp_path / "net.pt", net)
+    assert [m.training for m in (net, net.hidden1, net.hidden2)] == [True, False, True]
+    for progress in (Progress(quiet=True), None):
+
+        def fail(*_):
+            raise KeyboardInterrupt
+
+        if progress:
+            progress.after_epoch = fail
+        with contextlib.suppress(KeyboardInterrupt):
+            train.train(net, some_digits, some_params(), progress=progress)
+        assert not net.training and not net.hidden1.training
+
+
+def test_a_training_on_the_processor_seeds_no_other_device(monkeypatch, some_digits):
+    seeded = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
+    trained(some_params(**DROPOUT), some_digits)
+    assert not seeded
+
+
+def test_warnings_are_shown_after_nets_were_loaded_in_threads(tmp_path):
+    save_model(tmp_path / "net.pt", random_net(5))
+    before = list(warnings.filters)
+    load = [lambda: [load_model(tmp_path / "net.pt") for _ in range(20)]] * 4
+    threads = [threading.Thread(target=function) for function in load]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert warnings.filters == before
+
+
+def test_a_signal_that_is_ignored_stays_ignored():
+    """As of a script that the shell started in the background."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with pytest.raises(SystemExit) as stop:
+        run_script(lambda: os.kill(os.getpid(), signal.SIGINT))
+    assert not stop.value.code and signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    signal.signal(signal.SIGINT, before)
 
 
 def test_saving_a_net_while_it_is_trained_changes_nothing(tmp_path, some_digits):
@@ -353,6 +467,13 @@ def test_a_link_stays_and_its_target_is_written(call, tmp_path):
         if not seed:
             assert (tmp_path / "here" / "net.pt").is_symlink()
     assert load_checkpoint(tmp_path / "here" / "net.pt")["seed"] == 1
+
+
+def test_a_link_into_no_folder_is_refused_before_any_training(refused, batches):
+    os.symlink("/nowhere/net.pt", "net.pt")
+    words = "--model small --hidden-units 5 --epochs 1 --output net.pt"
+    refused(train, words, naming="net.pt folder")
+    assert not batches
 
 
 def test_a_net_is_saved_to_a_folder_that_is_not_there_yet(tmp_path):

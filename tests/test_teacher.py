@@ -1,10 +1,8 @@
 """Teachers: which are taken, and what is said of them."""
 
-import hashlib
-
 import pytest
 import torch
-from common import everything_in, first_student, random_net, some_params
+from common import first_student, random_net, some_params
 from torch import nn
 
 import distillation
@@ -64,20 +62,6 @@ def test_the_wrapper_that_is_named_mends_it(some_digits):
     assert len(distill(nn.Linear(784, 10), teacher, some_digits, params)) == 1
 
 
-def test_a_teacher_that_returns_probabilities_is_refused(some_digits):
-    params = some_params("Distilled")
-    teacher = nn.Sequential(random_net(), nn.Softmax(dim=1))
-    with pytest.raises(UserError, match="softmax"):
-        distill(first_student(params), teacher, some_digits, params)
-    mended = nn.Sequential(random_net(), nn.LogSoftmax(dim=1))
-    assert distill(first_student(params), mended, some_digits, params)
-
-
-def test_a_teacher_without_finite_logits_is_refused(some_digits):
-    with pytest.raises(UserError, match="teacher"):
-        distill(random_net(), random_net(std=1e30), some_digits, some_params("Distilled"))
-
-
 def test_a_net_without_data_is_refused(some_digits):
     with torch.device("meta"):
         hollow = random_net()
@@ -114,108 +98,81 @@ def test_the_first_lines_tell_the_errors_of_the_teacher(call, capsys, teacher, s
     )
 
 
-def test_a_teacher_of_other_data_is_named_first(call, capsys):
-    save_model("teacher.pt", random_net(5), data_set={"name": "FashionMNIST"})
-    call(distillation, "--teacher teacher.pt --hidden-units 5 --epochs 1 --output net.pt")
-    lines = capsys.readouterr().out.splitlines()
-    (place,) = (i for i, line in enumerate(lines) if "FashionMNIST" in line)
-    assert "teacher.pt" in lines[place] and place < 3
-
-
 # The file of the teacher
 
 
-def test_the_checkpoint_names_the_teacher(call, teacher):
-    words = "--hidden-units 10 --epochs 1 --temperature 4 --quiet"
-    call(distillation, "--teacher", teacher, words)
-    checkpoint = load_checkpoint("runs/distilled_model_10_4.pt")
-    assert checkpoint["parameters"]["temperature"] == 4
-    assert checkpoint["teacher"] == {
-        "file": "cumbersome_model_60.pt",
-        "sha256": hashlib.sha256(teacher.read_bytes()).hexdigest(),
-    }
+def test_a_teacher_is_not_overwritten_by_any_run_of_a_sweep(refused):
+    save_model(path := "runs/distilled_model_5_20_seed_1.pt", random_net(5))
+    words = f"--teacher {path} --hidden-units 5 --epochs 1 --seed 0 1"
+    refused(distillation, words, naming=f"replace its teacher {path}")
 
 
-def test_going_on_with_another_teacher_is_refused(stops, call, teacher):
-    words = "--hidden-units 10 --epochs 2 --batch-size 500 --output net.pt --quiet"
-    call(distillation, "--teacher", teacher, words)
-    save_model("other.pt", random_net(5))
-    stop = stops(distillation, "--teacher", "other.pt", words, "--resume")
-    assert (stop.status, len(stop.err.splitlines())) == (2, 1)
-    assert "teacher" in stop.err
-
-
-@pytest.mark.parametrize("suffix", [".lock", ".resume"])
-def test_a_teacher_with_the_name_of_a_file_beside_the_output_is_kept(
-    stops, teacher, tmp_path, suffix
-):
-    mine = tmp_path / f"net{suffix}"
-    mine.write_bytes(teacher.read_bytes())
-    words = ("--teacher", mine, "--output", tmp_path / "net", "--hidden-units 5 --epochs 1")
-    assert stops(distillation, *words).status == 2
-    assert mine.read_bytes() == teacher.read_bytes()
-
-
-def test_the_teacher_is_not_overwritten(stops, tmp_path):
-    save_model("teacher.pt", random_net(5))
-    before = everything_in(tmp_path)
-    stop = stops(distillation, "--teacher", "teacher.pt", "--output", "../here/teacher.pt")
-    assert (stop.status, len(stop.err.splitlines())) == (2, 1)
-    assert everything_in(tmp_path) == before
+@pytest.mark.parametrize("name", ["net", "net.lock", "net.resume"])
+def test_the_teacher_is_not_overwritten(refused, name):
+    save_model(name, random_net(5))
+    words = f"--teacher {name} --output ../here/net --hidden-units 5 --epochs 1"
+    refused(distillation, words, naming=f"replace its teacher {name}")
 
 
 # Images that the teacher has seen
 
 
-@pytest.mark.parametrize(
-    ("learned_from", "status"),
-    [("MNIST", 2), ("sample", 2), ("MNIST validation", 2), (None, 2), ("sample validation", None)],
-)
-def test_held_out_images_that_the_teacher_may_have_seen_are_refused(
-    stops, call, learned_from, status
-):
+@pytest.mark.parametrize("learned_from", ["MNIST", "sample", "MNIST validation", None])
+def test_held_out_images_that_the_teacher_may_have_seen_are_refused(call, refused, learned_from):
+    words = "--hidden-units 5 --epochs 1 --batch-size 800 --validation --output net.pt --teacher"
     save_model("teacher.pt", random_net(5), data_set={"name": learned_from})
-    words = "--teacher teacher.pt --hidden-units 5 --epochs 1 --batch-size 800 --validation"
-    if status is None:
-        call(distillation, words, "--output net.pt")
-        assert load_checkpoint("net.pt")["data_set"]["name"] == "sample validation"
-        return
-    stop = stops(distillation, words, "--output net.pt")
-    assert (stop.status, len(stop.err.splitlines())) == (status, 1)
-    assert "held-out images" in stop.err and "train.py --validation" in stop.err
+    told = "held-out images train.py --validation"
+    refused(distillation, words, "teacher.pt", naming=told)
+    save_model("other.pt", random_net(5), data_set={"name": "sample validation"})
+    call(distillation, words, "other.pt")
+    assert load_checkpoint("net.pt")["data_set"]["name"] == "sample validation"
 
 
-def test_it_is_said_that_the_teacher_has_seen_the_test_images_of_the_sample(call, capsys):
+def test_it_is_said_what_a_teacher_has_learned_from(call, capsys):
     words = "--hidden-units 5 --epochs 1 --batch-size 800 --teacher teacher.pt --output net.pt"
-    for learned_from, said in (("MNIST", True), ("sample", False)):
-        save_model("teacher.pt", random_net(5), data_set={"name": learned_from})
+    for name in ("MNIST", "MNIST validation", "sample", "sample validation", "FashionMNIST"):
+        save_model("teacher.pt", random_net(5), data_set={"name": name})
         call(distillation, words)
-        assert ("has seen the sample's test images" in capsys.readouterr().out) == said
+        lines = capsys.readouterr().out.splitlines()
+        seen = any("teacher.pt has seen the sample" in line for line in lines)
+        assert seen == name.startswith("MNIST")
+        told = [place for place, line in enumerate(lines) if "teacher.pt was trained on" in line]
+        assert told in ([0], [1], [2]) if name == "FashionMNIST" else told == []
+
+
+PROBABILITIES, OTHER = "returns probabilities, not logits", "a net must"
 
 
 @pytest.mark.parametrize(
-    "answer",
+    ("told", "answer"),
     [
-        lambda logits: logits.softmax(1).bfloat16(),
-        lambda logits: (logits.softmax(1) * 100).round() / 100,
-        lambda logits: 100 * logits.softmax(1),
-        lambda logits: 0.99 * logits.softmax(1),
-        lambda logits: logits.sigmoid(),
-        lambda logits: (logits > 0).float(),
-        lambda logits: logits > 0,
-        lambda logits: logits.to(torch.complex64),
-        lambda logits: logits[None],
-        lambda logits: logits.argmax(1),
-        lambda logits: logits.to_sparse(),
+        (PROBABILITIES, lambda logits: logits.softmax(1)),
+        (PROBABILITIES, lambda logits: logits.softmax(1).bfloat16()),
+        (PROBABILITIES, lambda logits: (logits.softmax(1) * 100).round() / 100),
+        (PROBABILITIES, lambda logits: 100 * logits.softmax(1)),
+        (PROBABILITIES, lambda logits: 0.99 * logits.softmax(1)),
+        (PROBABILITIES, lambda logits: logits.sigmoid()),
+        (PROBABILITIES, lambda logits: (logits > 0).float()),
+        (OTHER, lambda logits: logits > 0),
+        (OTHER, lambda logits: logits.to(torch.complex64)),
+        (OTHER, lambda logits: logits[None]),
+        (OTHER, lambda logits: logits.argmax(1)),
+        (OTHER, lambda logits: logits.to_sparse()),
+        ("logits of the teacher are not finite", lambda logits: logits * 1e38 * 1e38),
+        ("nothing", lambda logits: logits.log_softmax(1)),
     ],
 )
-def test_answers_that_are_not_logits_are_refused(some_digits, answer):
+def test_answers_that_are_not_logits_are_refused(some_digits, told, answer):
     class Teacher(nn.Module):
         def forward(self, pixels):
             return answer(random_net(20, std=0.5)(pixels))
 
-    with pytest.raises(UserError):
-        with_logits(some_digits, Teacher())
+    params = some_params("Distilled", epochs=1)
+    if told == "nothing":
+        assert distill(first_student(params), Teacher(), some_digits, params)
+        return
+    with pytest.raises(UserError, match=told):
+        distill(first_student(params), Teacher(), some_digits, params)
 
 
 def test_a_lack_of_memory_in_a_net_is_not_taken_for_a_wrong_net(some_digits):

@@ -123,20 +123,25 @@ VALUES = {
     **{"optimizer": "sgd", "learning_rate": 0.3, "rate_schedule": "exponential"},
     **{"rate_decay": 0.8, "momentum_start": 0.4, "momentum_end": 0.8, "momentum_epochs": 2},
     **{"dropout_visible": 0.1, "dropout_hidden": 0.3, "max_squared_length": 0.5},
-    **{"init_std": 0.07, "temperature": 3.5, "hard_weight": 0.3},
+    **{"init_std": 0.07, "adam_beta2": 0.9},
 }
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("script", STUDENTS)
-def test_a_student_is_the_one_of_the_function(call, few, teacher, script, precision):
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_net_is_the_one_of_the_function(call, few, start, teacher, script, precision):
+    more = {"jitter": 1} if script is train else {"temperature": 3.5, "hard_weight": 0.3}
     words = f"--seed 7 --precision {precision} --quiet --output net.pt"
-    call(script, "--teacher", teacher, flags(VALUES), words)
-    student, seen = SmallNet(7, 0.1, 0.3), shown(script, few.training)
-    init_weights(student, 0.07, 7)
-    params, options = some_params("Distilled", **VALUES), {"seed": 7, "precision": precision}
-    history = distill(student, load_model(teacher), seen, params, test_set=few.test, **options)
-    assert same_weights(load_model("net.pt"), scale_weights(student))
+    call(script, start(script), flags(VALUES | more), words)
+    net, seen = SmallNet(7, 0.1, 0.3), shown(script, few.training)
+    init_weights(net, 0.07, 7)
+    params = some_params("Small" if script is train else "Distilled", **VALUES | more)
+    options = {"seed": 7, "precision": precision, "test_set": few.test}
+    if script is train:
+        history = train.train(net, seen, params, **options)
+    else:
+        history = distill(net, load_model(teacher), seen, params, **options)
+    assert same_weights(load_model("net.pt"), scale_weights(net))
     assert load_checkpoint("net.pt")["history"] == history
 
 

@@ -11,9 +11,9 @@
 
 Each part prints a line with what it did, how often, and how many checks failed; above it a line
 for each of those. The exit status is 1 if there is any. The full form takes a quarter of an hour
-at most on two free processor cores, --quick three quarters of a minute, without what needs another
-process to import torch. --seed chooses other moments and damages. It needs Linux; to fill a disk
-it must be allowed to mount one, as root is.
+at most on two free processor cores, --quick half a minute, without copies of MNIST and without what
+needs another process to import torch. --seed chooses other moments and damages. It needs Linux; to
+fill a disk it must be allowed to mount one, as root is.
 """
 
 import argparse
@@ -47,7 +47,7 @@ from torture_harness import (
 
 def kills(bench: Bench) -> None:
     for job in bench.jobs:
-        for _ in bench.often(4, 40):
+        for _ in bench.often(2, 40):
             kill_and_go_on(bench, job)
 
 
@@ -128,7 +128,7 @@ def go_on_as_told(bench: Bench, job: Job, run: Run, what: str) -> Run:
 
 
 def sweeps(bench: Bench) -> None:
-    for number in bench.often(2, 12):
+    for number in bench.often(1, 12):
         kill_and_go_on(bench, bench.sweep)
         stop_and_go_on(bench, bench.sweep, (signal.SIGINT, signal.SIGTERM)[number % 2])
     for _ in bench.often(0, 4):
