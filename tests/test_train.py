@@ -244,7 +244,7 @@ def test_the_recorded_command_names_the_script_without_its_folder(monkeypatch):
 # From Python
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def usual(some_digits):
     """What a training with dropout and jitter makes of a net, with nothing odd around it."""
     return weights_of(trained(some_params(**DROPOUT), some_digits, seed=3)[0])
