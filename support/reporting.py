@@ -1,4 +1,4 @@
-"""What the scripts print: progress, first and last lines of a run, tables of errors."""
+"""What the scripts print: progress, and the first and last lines of a run."""
 
 import os
 import sys
