@@ -22,12 +22,7 @@ from tqdm import tqdm
 from dataset import Digits, Mnist, check_digits
 from evaluate import Model, logits_of, mean_logits, measure, nets_of
 from layers import SmallNet, StackedNet, init_weights
-from support.command_line import (
-    Parser,
-    hyperparameter_flags,
-    training_flags,
-    user_path,
-)
+from support.command_line import Parser, hyperparameter_flags, training_flags, user_path
 from support.errors import UserError
 from support.hyperparameters import SHARE, TEMPERATURE, Params, checked_params
 from support.machine import set_up

@@ -37,13 +37,7 @@ from support.hyperparameters import PIXELS
 from support.paper import paper_errors
 from support.reporting import data_in_words
 from support.script import run_script
-from support.teacher import (
-    Ensemble,
-    check_distinct,
-    checked_logits,
-    note_on_data,
-    taking_pixels,
-)
+from support.teacher import Ensemble, check_distinct, checked_logits, note_on_data, taking_pixels
 
 Model = nn.Module | Ensemble
 COLUMNS = "{:{}} {:30} {:>10} {:>5} {:>7} {:>6}  {}"

@@ -160,8 +160,9 @@ class Results:
             ):
                 if file.seek(0, os.SEEK_END) == 0:
                     writer.writeheader()
+                left = self._without_row(runs)  # less what another process has done meanwhile
                 for run, row in zip(runs, rows, strict=True):
-                    if self._without_row([run]):  # else another process has done it meanwhile
+                    if run in left:
                         writer.writerow(_cells(run) | row)
                 file.write(text.getvalue())
                 file.flush()  # while it is locked
