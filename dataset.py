@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from support.errors import UserError
-from support.files import sha256
+from support.files import check_regular, sha256
 from support.hyperparameters import COUNT, PIXELS
 from support.mnist_files import SHA256, FilesMissing, read_mnist
 from support.seeds import as_seeds
@@ -134,6 +135,60 @@ def pixels(images: Tensor) -> Tensor:
             f"{float(images.min()):.3g} to {float(images.max()):.3g}: undo a normalisation"
         )
     return images.flatten(-2).float()
+
+
+def from_picture(picture: str | Path | Image.Image) -> Tensor:
+    """A picture of a single digit, of any size, as MNIST would hold it: uint8 (28, 28).
+
+    White on black (inverted if its border is light), scaled to fit into 20 x 20 pixels, and moved
+    by whole pixels until its centre of mass is in the middle. MNIST's images were made so from
+    NIST's, and come back as they are but for rounding. `picture` is a file or an image of Pillow.
+    Raises UserError if it cannot be read, or if nothing in it differs from its border.
+    """
+    ink = _ink(picture if isinstance(picture, Image.Image) else _opened(Path(picture)))
+    rows, columns = (ink.any(axis).nonzero()[0] for axis in (1, 0))
+    left, top, right, bottom = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+    scale = 20 / max(right - left, bottom - top)
+    size = [max(1, round(side * scale)) for side in (right - left, bottom - top)]
+    box, smooth = (left, top, right, bottom), Image.Resampling.BILINEAR
+    digit = np.asarray(Image.fromarray(ink).resize(size, smooth, box))
+    starts = []  # of its rows and columns in the field
+    for axis, length in enumerate(digit.shape):
+        centre = digit.sum(1 - axis) @ np.arange(length) / digit.sum()
+        starts.append(min(max(math.floor(14.5 - centre), 0), 28 - length))
+    field = np.zeros((28, 28), np.uint8)
+    (y, x), (height, width) = starts, digit.shape
+    field[y : y + height, x : x + width] = digit.round()
+    return torch.from_numpy(field)
+
+
+def _opened(path: Path) -> Image.Image:
+    """Upright. Raises UserError if Pillow cannot read it."""
+    check_regular(path)
+    try:
+        with Image.open(path) as image:
+            return ImageOps.exif_transpose(image)
+    except UnidentifiedImageError:
+        raise UserError(f"{path} is not a picture") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(f"cannot read {path}: {getattr(error, 'strerror', 0) or error}") from None
+
+
+def _ink(image: Image.Image) -> np.ndarray:
+    """float32 (height, width): 0 where it is like the border, up to 255. Raises UserError."""
+    if image.mode[0] not in "IF":  # those have more than 8 bits
+        clear = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(clear, image.convert("RGBA")).convert("L")
+    levels = np.asarray(image, np.float32)
+    border = np.concatenate([levels[0], levels[-1], levels[:, 0], levels[:, -1]])
+    if 2 * np.median(border) > levels.min() + levels.max():
+        levels, border = -levels, -border
+    # The border is background. Paper is uneven: what it varies by there, it varies by elsewhere.
+    middle, high = np.quantile(border, [0.5, 0.95])
+    above = np.maximum(levels - (2 * high - middle), 0)
+    if not above.any():
+        raise UserError("there is no digit in the picture: nothing differs from its border")
+    return (above * (255 / above.max())).astype(np.float32)
 
 
 def load_mnist(data_dir: str | Path | None = None, source: str = "auto") -> Mnist:
