@@ -4,6 +4,7 @@ import math
 import operator
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from support.seeds import as_seeds
 HERE = Path(__file__).parent
 SAMPLE = HERE / "data" / "sample-5000.npz"
 SAMPLE_SHA256 = "ec56671eedea578fe38198d455616f721540adb79079f21462763a80602814a0"
+TRAINING_CASES = {"MNIST": 60_000, "sample": 4_000}
 CHUNK = 50  # minibatches gathered at once
 
 
@@ -90,6 +92,7 @@ def as_digits(images: Tensor, labels: Tensor | None = None) -> Digits:
         beside = "" if labels is None else f" for {wanted[0]} labels (N,)"
         raise UserError(f"images must be uint8 {wanted}{beside}, not {kind}")
     indices = torch.arange(len(images), device=images.device)
+    warn_if_inverted(images)
     if labels is None:
         return Digits(images, None, indices)
     try:
@@ -100,6 +103,17 @@ def as_digits(images: Tensor, labels: Tensor | None = None) -> Digits:
     if labels.is_complex() or not fit:
         raise UserError("labels must be whole numbers from 0 to 9")
     return Digits(images, whole, indices)
+
+
+def warn_if_inverted(images: Tensor) -> None:
+    """Warn of images (N, 28, 28), uint8 or floats up to 1, whose border is light."""
+    light = 191 if images.dtype == torch.uint8 else 0.75
+    edges = images[:, [0, -1]], images[:, :, [0, -1]]
+    if sum(edge.double().mean() for edge in edges) / 2 > light:
+        warnings.warn(
+            "these images look inverted: MNIST's digits are white on black, their border is 0",
+            stacklevel=3,
+        )
 
 
 def check_digits(digits: Any) -> None:
@@ -231,7 +245,8 @@ def _load_sample() -> Mnist:
     with np.load(SAMPLE, allow_pickle=False) as arrays:
         images, labels = (torch.from_numpy(arrays[name]) for name in ("images", "labels"))
     digits = as_digits(images, labels)
-    return Mnist(digits[:4000], digits[4000:], source="sample")
+    cases = TRAINING_CASES["sample"]
+    return Mnist(digits[:cases], digits[cases:], source="sample")
 
 
 def hold_out(mnist: Mnist) -> Mnist:

@@ -11,23 +11,25 @@ The last line, after two minutes on two processor cores:
 import argparse
 import itertools
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from dataset import Digits, Mnist, check_digits
-from evaluate import Model, logits_of, mean_logits, measure, nets_of
+from evaluate import Model, logits_of, mean_logits, nets_of
 from layers import SmallNet, StackedNet, init_weights
 from support.command_line import Parser, hyperparameter_flags, training_flags, user_path
 from support.errors import UserError
 from support.hyperparameters import SHARE, TEMPERATURE, Params, checked_params
 from support.machine import set_up
-from support.records import columns_of, provenance, setting
-from support.runs import Run, belongs_to, plan
+from support.records import columns_of, setting
+from support.reporting import Progress, report
+from support.runs import Run, RunFiles, belongs_to, plan
 from support.script import run_script
 from support.seeds import as_seeds
 from support.sweep import NOT_STACKED, Results
@@ -36,9 +38,10 @@ from support.teacher import (
     check_logits,
     errors_of_teacher,
     load_teacher,
+    stored_logits,
     warn_of_teacher,
 )
-from train import Loss, hard_loss, run, train
+from train import Loss, hard_loss, run, save_trained, train
 
 EXAMPLES = """\
 python distillation.py --hidden-units 300 --temperature 8 --seed 1
@@ -112,6 +115,7 @@ def distill(
     transfer_set: Digits,
     params: Any,
     *,
+    loss: Loss | None = None,
     arithmetic_mean: bool = False,
     **options: Any,
 ) -> list[dict[str, Any]]:
@@ -119,7 +123,8 @@ def distill(
 
     A list of nets is an ensemble: their logits are averaged, or with `arithmetic_mean` their
     distributions at T. `params` has the fields of a `Distilled` class of training_params.py, or is
-    one; `options` are the keyword arguments of `train`. Raises UserError for a net that does not
+    one. `loss`, instead of `distillation_loss`, gets minibatches with the `teacher_logits`;
+    `options` are the other keyword arguments of `train`. Raises UserError for a net that does not
     take or return what `with_logits` says, and for jitter, under which the logits would not be
     those of the images.
     """
@@ -127,8 +132,7 @@ def distill(
     arithmetic_at = params.temperature if arithmetic_mean else None
     transfer_set = with_logits(transfer_set, teacher, arithmetic_at)
     warn_of_teacher(transfer_set)
-    loss = distillation_loss(params.temperature, params.hard_weight)
-    return train(student, transfer_set, params, loss=loss, **options)
+    return train(student, transfer_set, params, loss=loss or loss_of(params), **options)
 
 
 def with_logits(transfer_set: Digits, teacher: Model, arithmetic_at: float | None = None) -> Digits:
@@ -154,14 +158,14 @@ def distill_together(
     transfer_set: Digits,
     params: Any,
     **options: Any,
-) -> dict[tuple[float, int], SmallNet]:
-    """Distil a student for every temperature with every seed, all at once; by (T, seed).
+) -> dict[tuple[float, int], tuple[SmallNet, list[dict[str, Any]]]]:
+    """Distil a student for every temperature with every seed, all at once.
 
-    Each gets the weights that `init_weights` and `distill` alone would give it, but for rounding,
-    and is on the processor. Worth it for small students, of 30 units say. `params` are those of
-    `distill`, whose temperature is not used; `options` too, less seed and arithmetic mean (the
-    logits are the same at all temperatures). Raises UserError for regularisation and for a weight
-    on the labels.
+    Returns each and its history by (T, seed). It has the weights that `init_weights` and `distill`
+    alone would give it, but for rounding, and is on the processor. Worth it for small students, of
+    30 units say. `params` are those of `distill`, whose temperature is not used; `options` too,
+    less seed, loss and arithmetic mean (the logits are the same at all temperatures). Raises
+    UserError for regularisation and for a weight on the labels.
     """
     transfer_set = with_logits(transfer_set, teacher)
     warn_of_teacher(transfer_set)
@@ -174,7 +178,7 @@ def train_together(
     transfer_set: Digits,
     params: Any,
     **options: Any,
-) -> dict[tuple[float, int], SmallNet]:
+) -> dict[tuple[float, int], tuple[SmallNet, list[dict[str, Any]]]]:
     """As `distill_together`, on a transfer set `with_logits`. Raises UserError."""
     params = checked_params(params, "Distilled")
     if any(getattr(params, name) for name in NOT_STACKED):
@@ -193,9 +197,17 @@ def train_together(
     stack = StackedNet(list(students.values()), orders=len(seeds)).to(device)
     each = torch.tensor([t for t, _ in students], dtype=torch.float32, device=device)
     loss = stacked_loss(each)
-    train(stack, transfer_set, params, loss=loss, seed=seeds, **options)
+    history = train(stack, transfer_set, params, loss=loss, seed=seeds, **options)
     stack.unstack(list(students.values()))
-    return students
+    return {
+        key: (student, [_of_student(entry, place) for entry in history])
+        for place, (key, student) in enumerate(students.items())
+    }
+
+
+def _of_student(entry: dict[str, Any], place: int) -> dict[str, Any]:
+    """The entry of one student in that of a stack, which has lists of losses and errors."""
+    return {k: v[place] if isinstance(v, list) else v for k, v in entry.items()}
 
 
 def with_teacher(
@@ -203,15 +215,40 @@ def with_teacher(
 ) -> tuple[Mnist, dict[str, Any]]:
     """The data with the teacher's logits of the training images; what is recorded of the teacher.
 
-    Raises UserError if one of the `runs` would replace it, for an arithmetic mean of a single net,
-    and for one at several temperatures, as the logits are computed once for all runs.
+    Raises UserError if one of the `runs` would replace it.
     """
-    paths, temperatures = args.teacher or [TEACHER], {run.params.temperature for run in runs}
+    stored = args.teacher_logits
+    paths = [stored] if stored else args.teacher or [TEACHER]
     for path in paths:
         if belongs_to(path, runs):
             raise UserError(
                 f"the student would replace its teacher {path}: choose another --output, or copy it"
             )
+    if stored and (args.teacher or args.arithmetic_mean):
+        raise UserError(
+            "--teacher-logits takes the place of nets: leave out --teacher and --arithmetic-mean"
+        )
+    if stored:
+        logits, teacher = stored_logits(stored, mnist)
+        training = replace(mnist.training, teacher_logits=logits.to(mnist.training.device))
+        if mnist.held_out and not args.quiet:
+            print(f"Make sure that the teacher of {stored} has not seen the held-out images.")
+    else:
+        training, teacher = with_nets(args, runs, mnist, paths)
+    if not args.quiet:
+        print(errors_of_teacher(training)[0])
+    return mnist._replace(training=training), teacher
+
+
+def with_nets(
+    args: argparse.Namespace, runs: Sequence[Run], mnist: Mnist, paths: Sequence[Path]
+) -> tuple[Digits, dict[str, Any]]:
+    """The training images with the logits of the nets in the files, and what is recorded of these.
+
+    Raises UserError for an arithmetic mean of a single net, and for one at several temperatures, as
+    the logits are computed once for all runs.
+    """
+    temperatures = {run.params.temperature for run in runs}
     if args.arithmetic_mean and len(paths) < 2:
         raise UserError("--arithmetic-mean needs several nets: name them all after --teacher")
     if args.arithmetic_mean and len(temperatures) > 1:
@@ -221,25 +258,33 @@ def with_teacher(
         teacher["mean"] = "arithmetic" if args.arithmetic_mean else "geometric"
     nets = [net.to(mnist.training.device) for net in nets]
     arithmetic_at = temperatures.pop() if args.arithmetic_mean else None
-    transfer_set = with_logits(mnist.training, nets, arithmetic_at)
-    if not args.quiet:
-        print(errors_of_teacher(transfer_set)[0])
-    return mnist._replace(training=transfer_set), teacher
+    return with_logits(mnist.training, nets, arithmetic_at), teacher
 
 
-def columns_of_stacked(student: SmallNet, planned: Run, mnist: Mnist) -> dict[str, Any]:
-    """Print the errors of one student of a stack, which is not saved; its columns of results."""
-    result, params = measure(student, mnist.test.to("cpu")), planned.params
-    of = f"{params.hidden_units} units, T = {params.temperature:g}, seed {planned.seed}"
-    tqdm.write(f"{of}: {result['errors']} errors on {result['cases']:,} images, not saved")
-    made = provenance(mnist.training.device)
-    return columns_of({"result": result, "history": [], **made})
+def run_together(stack: Sequence[Run], mnist: Mnist, precision: str) -> list[dict[str, Any]]:
+    """As `run` for a stack of small students, which cannot be resumed; their checkpoints."""
+    first, counted = stack[0], "held-out errors" if mnist.held_out else "test errors"
+    temperatures = [*dict.fromkeys(one.params.temperature for one in stack)]
+    seeds = [*dict.fromkeys(one.seed for one in stack)]
+    progress = Progress(first.quiet, counted, name=f"{len(stack)} students together")
+    options = {"test_set": mnist.test, "precision": precision, "progress": progress}
+    with ExitStack() as locks:
+        for one in stack:
+            locks.enter_context(RunFiles(one.output).locked())
+        students = train_together(temperatures, seeds, mnist.training, first.params, **options)
+        for one in stack:
+            save_trained(one, *students[one.params.temperature, one.seed], mnist)
+    return [report(one.output) for one in stack]
 
 
-def student_and_loss(params: Params) -> tuple[SmallNet, Loss]:
-    """The student that has these hyperparameters, and what it is trained on."""
-    student = SmallNet(params.hidden_units, params.dropout_visible, params.dropout_hidden)
-    return student, distillation_loss(params.temperature, params.hard_weight)
+def student_for(params: Params) -> SmallNet:
+    """The net with these hyperparameters; its weights are still PyTorch's own."""
+    return SmallNet(params.hidden_units, params.dropout_visible, params.dropout_hidden)
+
+
+def loss_of(params: Params) -> Loss:
+    """What a student with these hyperparameters is trained on."""
+    return distillation_loss(params.temperature, params.hard_weight)
 
 
 def distillation_flags(parser: Parser, **defaults: Any) -> None:
@@ -249,6 +294,8 @@ def distillation_flags(parser: Parser, **defaults: Any) -> None:
     # No default: `extend` would add to it. `with_teacher` takes TEACHER for no path.
     options = {"type": user_path, "nargs": "+", "action": "extend", "default": []}
     add("--teacher", metavar="PATH", help=teacher, **options)
+    logits = "instead, a .npy file of logits, float (60000, 10), of the training images in order"
+    add("--teacher-logits", type=user_path, metavar="FILE", help=logits)
     mean = "average the distributions of an ensemble at T [its logits, for the geometric mean]"
     add("--arithmetic-mean", action="store_true", help=mean)
     training_flags(parser)
@@ -261,26 +308,20 @@ def main() -> None:
     distillation_flags(parser)
     args = parser.parse_args()
     name = "distilled_model_{hidden_units}_{temperature:g}"
-    runs = plan(args, "Distilled", name)
+    runs = plan(args, "Distilled", name, loss_of)
     mnist, device = set_up(args)
     mnist, teacher = with_teacher(args, runs, mnist)
     shared = ["data", "precision", "teacher"]
     with Results(args, runs, setting(args, SmallNet, mnist, teacher), shared) as results:
         for stack in results.stacks():  # of small students, which are trained together
             with results.rows(stack) as rows:
-                alike, precision = stack[0].params, args.precision
-                temperatures = [*dict.fromkeys(one.params.temperature for one in stack)]
-                seeds = [*dict.fromkeys(one.seed for one in stack)]
-                students = train_together(
-                    temperatures, seeds, mnist.training, alike, precision=precision
-                )
-                for row, one in zip(rows, stack, strict=True):
-                    student = students[one.params.temperature, one.seed]
-                    row |= columns_of_stacked(student, one, mnist)
+                checkpoints = run_together(stack, mnist, args.precision)
+                for row, checkpoint in zip(rows, checkpoints, strict=True):
+                    row |= columns_of(checkpoint)
         for planned in results.todo():
             with results.row(planned) as row:
-                student, loss = student_and_loss(planned.params)
-                row |= columns_of(run(planned, student.to(device), mnist, loss))
+                student = student_for(planned.params).to(device)
+                row |= columns_of(run(planned, student, mnist))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dataset import Mnist, filter_by_class
-from distillation import distillation_flags, student_and_loss, with_teacher
+from distillation import distillation_flags, loss_of, student_for, with_teacher
 from evaluate import logits_of
 from layers import RectifierNet, SmallNet
 from support.checkpoints import model_from
@@ -200,7 +200,7 @@ def main() -> None:
     which, digits = chosen_digits(args)
     mark = {"omit": "wo", "keep": "only"}[which] + "".join(map(str, digits))
     name = f"distilled_model_{mark}_{{hidden_units}}_{{temperature:g}}"
-    runs = plan(args, "Distilled", name)
+    runs = plan(args, "Distilled", name, loss_of)
     mnist, device = set_up(args)
     seen = mnist._replace(training=filter_by_class(mnist.training, **{which: digits}))
     seen, teacher = with_teacher(args, runs, seen)
@@ -210,8 +210,8 @@ def main() -> None:
     with Results(args, runs, setting(args, SmallNet, seen, teacher), shared, columns) as results:
         for planned in results.todo():
             with results.row(planned) as row:
-                student, loss = student_and_loss(planned.params)
-                checkpoint = run(planned, student.to(device), seen, loss)
+                student = student_for(planned.params).to(device)
+                checkpoint = run(planned, student, seen)
                 row |= columns_of(checkpoint)
                 row |= report_shifts(model_from(checkpoint), mnist, digits, table)
 

@@ -6,8 +6,9 @@ Prints a line for each, by default for those in models/, in ten seconds:
     models/cumbersome_model_1200.pt  CumbersomeNet 784-1200-1200-10  2,395,210         60     67 ...
 
 `--translate 1 2 3` counts the errors on test images moved by so many pixels, too, and `--ensemble`
-those of all the nets together. The functions `logits_of`, `count_errors` and `measure` do the same
-for any net, or list of nets, in Python.
+those of all the nets together. `--image FILE` asks the nets what digit a picture shows, and
+`--describe` prints what the files record of their training. The functions `logits_of`,
+`count_errors` and `measure` do the same for any net, or list of nets, in Python.
 """
 
 import argparse
@@ -28,19 +29,30 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dataset import Digits, Mnist, labels_of, load_mnist, pixels, translate
+from dataset import (
+    Digits,
+    Mnist,
+    from_picture,
+    labels_of,
+    load_mnist,
+    pixels,
+    translate,
+    warn_if_inverted,
+)
 from support.checkpoints import MODELS, load_checkpoint, model_from
 from support.command_line import Parser, data_flags, user_path
 from support.errors import UserError
 from support.files import read_file, sha256
 from support.hyperparameters import PIXELS
+from support.means import in_columns
 from support.paper import paper_errors
-from support.reporting import data_in_words
+from support.reporting import data_in_words, describe, description
 from support.script import run_script
 from support.teacher import Ensemble, check_distinct, checked_logits, note_on_data, taking_pixels
 
 Model = nn.Module | Ensemble
 COLUMNS = "{:{}} {:30} {:>10} {:>5} {:>7} {:>6}  {}"
+LEVELS = " .:*#"  # of grey
 
 
 EXAMPLES = """\
@@ -48,6 +60,8 @@ python evaluate.py runs/my_teacher.pt
 python evaluate.py runs/my_teacher.pt --translate 1 2 3
 python evaluate.py --ensemble runs/my_teacher.pt models/cumbersome_model_1200.pt
 python evaluate.py --verify  # compare with what is recorded
+python evaluate.py --describe runs/my_teacher.pt  # command, seed, hyperparameters, result
+python evaluate.py --image seven.png  # a digit of your own
 """
 
 
@@ -68,6 +82,8 @@ def logits_of(model: Model, images: Tensor, chunk: int = 2000) -> Tensor:
         device = next((parameter.device for parameter in model.parameters()), images.device)
         parts = (pixels(part.to(device)) for part in images.split(chunk))
         logits = [checked_logits(model, model(part), len(part)) for part in parts]
+        if images.shape[1:] == (28, 28):
+            warn_if_inverted(images)
         return torch.cat(logits, dim=-2).to(images.device)
 
 
@@ -234,22 +250,47 @@ def print_translated(rows: list[dict[str, Any]], distances: Sequence[int]) -> No
         print(f"{row['file']:{width}}" + "".join(f" {e:9,.1f}" for e in errors))
 
 
+def answer_of(path: Path, picture: Tensor) -> dict[str, Any]:
+    """What the net in a file takes a picture, uint8 (28, 28), for: digit and probabilities."""
+    (logits,) = logits_of(model_from(load_checkpoint(path)), picture[None])
+    probabilities = F.softmax(logits, dim=-1).tolist()
+    return {"file": str(path), "answer": int(logits.argmax()), "probabilities": probabilities}
+
+
+def print_answers(answers: list[dict[str, Any]], picture: Tensor) -> None:
+    """The picture as the nets see it, in characters twice as high as wide; a line for each net."""
+    levels = picture.view(14, 2, 28).float().mean(1) / 256 * len(LEVELS)
+    for row in levels.int().tolist():
+        print("".join(LEVELS[level] for level in row).rstrip())
+    rows = [["file", "answer", *map("{:>5}".format, range(10))]]
+    for answer in answers:
+        probabilities = map("{:5.3f}".format, answer["probabilities"])
+        rows.append([answer["file"], str(answer["answer"]), *probabilities])
+    print(in_columns(rows))
+
+
 def parse_arguments() -> argparse.Namespace:
     parser = Parser(EXAMPLES, description=__doc__)
     parser.usage = "%(prog)s [option ...] [CHECKPOINT ...]"
     parser.add_argument("checkpoints", nargs="*", type=user_path, metavar="CHECKPOINT")
+    parser.add_argument("--json", action="store_true", help="print the rows as JSON")
     form = parser.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="print the rows as JSON")
     compare = "compare with the recorded errors and SHA256SUMS"
     form.add_argument("--verify", action="store_true", help=compare)
+    record = "print what the checkpoints record of their training; count nothing"
+    form.add_argument("--describe", action="store_true", help=record)
+    image = "print what the nets take a picture of a digit for, with their probabilities"
+    form.add_argument("--image", type=user_path, metavar="FILE", help=image)
     together = "also count the errors of the mean of all logits; name two or more checkpoints"
     parser.add_argument("--ensemble", action="store_true", help=together)
     moved = "also count errors on images moved by so many pixels"
     parser.add_argument("--translate", nargs="+", default=[], metavar="PIXELS", help=moved)
     data_flags(parser)
     args = parser.parse_args()
-    if args.verify and (args.translate or args.ensemble):
-        raise UserError("--verify compares errors on record: leave out --translate and --ensemble")
+    if (args.verify or args.describe or args.image) and (args.translate or args.ensemble):
+        raise UserError("--translate and --ensemble count errors: leave out the other flags")
+    if args.verify and args.json:
+        raise UserError("--verify prints no rows: leave out --json")
     # A checkpoint may stand behind the numbers: argparse takes it for one of them.
     words, args.translate = args.translate, []
     for word in words:
@@ -277,6 +318,15 @@ def published() -> list[Path]:
 def main() -> None:
     args = parse_arguments()
     paths = args.checkpoints or published()
+    if args.describe:
+        each = [description(path) for path in paths]
+        print(json.dumps(each, indent=1) if args.json else "\n".join(map(describe, each)))
+        return
+    if args.image:
+        picture = from_picture(args.image)
+        answers = [answer_of(path, picture) for path in paths]
+        print(json.dumps(answers, indent=1)) if args.json else print_answers(answers, picture)
+        return
     mnist = load_mnist(args.data_dir, args.data)
     distances = list(dict.fromkeys(args.translate))
     if args.ensemble:

@@ -165,7 +165,15 @@ def init_weights(model: RectifierNet, std: float, seed: int = 0) -> None:
     """Draw all weights from N(0, std^2) and set the biases to 0 ([DO] app. A).
 
     The numbers depend on `seed` alone: they are drawn on the CPU whatever the model's device.
+    Raises ValueError for a net with other layers, whose weights would stay as PyTorch drew them.
     """
+    drawn_here = {f"{layer}.{part}" for layer in LAYERS for part in ("weight", "bias")}
+    others = [name for name, _ in model.named_parameters() if name not in drawn_here]
+    if others:
+        raise ValueError(
+            f"init_weights draws the weights of {', '.join(LAYERS)} alone; this "
+            f"{type(model).__name__} has {', '.join(others)} too: draw all of them yourself"
+        )
     generator = torch.Generator("cpu").manual_seed(operator.index(seed))
     for layer in (model.hidden1, model.hidden2, model.output):
         drawn = torch.empty(layer.weight.shape, dtype=torch.float32, device="cpu")

@@ -17,11 +17,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from dataset import Digits, Loader, Mnist, get_dataloader, labels_of
 from evaluate import count_errors, logits_of, measure
 from layers import CumbersomeNet, RectifierNet, SmallNet, init_weights, scale_weights
-from support.checkpoints import load_checkpoint, unwrapped
+from support.checkpoints import unwrapped
 from support.command_line import Parser, hyperparameter_flags, training_flags
 from support.errors import TrainingFailed, UserError
 from support.hyperparameters import checked_params
@@ -181,31 +182,39 @@ def _is_measured(epoch: int, epochs: int) -> bool:
     return epoch == epochs or epoch % -(-epochs // 50) == 0
 
 
-def run(planned: Run, model: RectifierNet, mnist: Mnist, loss: Loss = hard_loss) -> dict[str, Any]:
+def run(planned: Run, model: RectifierNet, mnist: Mnist) -> dict[str, Any]:
     """Train `model`, unless that is done already, and save it; returns the checkpoint."""
     record, files = planned.record, RunFiles(planned.output)
     with files.locked():
-        if not files.are_finished(planned):
+        if files.are_finished(planned):
+            tqdm.write(f"{planned.output} is finished already: nothing was changed.")
+        else:
             resume_point = ResumePoint(files.resume_point, identity(record))
             done = resume_point.continue_or_start(planned.existing)
             init_weights(model, planned.params.init_std, planned.seed)
             options = {name: record[name] for name in ("seed", "precision")}
-            options |= {"loss": loss, "test_set": mnist.test, "resume_point": resume_point}
+            options |= {"test_set": mnist.test, "loss": planned.loss}
             progress = Progress.of_run(planned, mnist.held_out, done)
             if not (planned.quiet or planned.several):
                 announce(model, record, done)
             try:
-                history = train(model, mnist.training, planned.params, progress=progress, **options)
-                result = measure(scale_weights(model), mnist.test.to("cpu"))
-                made = provenance(mnist.test.device) | {"result": result}
-                files.save(model, record | made | {"history": history})
+                options |= {"resume_point": resume_point, "progress": progress}
+                history = train(model, mnist.training, planned.params, **options)
+                save_trained(planned, model, history, mnist)
             except TrainingFailed:
                 resume_point.remove()  # resuming would come to the same
                 raise
             resume_point.remove()
-    checkpoint = load_checkpoint(files.checkpoint)
-    report(checkpoint, files.checkpoint)
-    return checkpoint
+    return report(planned.output)
+
+
+def save_trained(
+    planned: Run, model: RectifierNet, history: list[dict[str, Any]], mnist: Mnist
+) -> None:
+    """Count the errors of a net after its last epoch, and write its checkpoint and history."""
+    result = measure(scale_weights(model), mnist.test.to("cpu"))
+    made = provenance(mnist.test.device) | {"result": result, "history": history}
+    RunFiles(planned.output).save(model, planned.record | made)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -222,7 +231,8 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_arguments()
-    runs = plan(args, args.model.capitalize(), args.model + "_model_{hidden_units}")
+    name = args.model + "_model_{hidden_units}"
+    runs = plan(args, args.model.capitalize(), name, lambda params: hard_loss)
     mnist, device = set_up(args)
     net = CumbersomeNet if args.model == "cumbersome" else SmallNet
     shared = ["data", "precision", "model"]

@@ -17,7 +17,8 @@ from results.claims import (
     student,
 )
 from results.runs import Runs, runs_in, translated
-from results.summary import deviation, spread, table
+from results.summary import table
+from support.means import deviation, spread
 from support.paper import PAPER, in_brackets
 
 # Suffix of the students' files, by epochs of their teacher.

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from results.runs import Runs, runs_in
-from results.summary import spread, table
+from results.summary import table
 from results.temperatures import fewest_seeds, good_and_others, range_above_8
 from support.errors import UserError
+from support.means import spread
 from support.paper import PAPER, PAPER_SHIFTS, in_brackets
 
 STUDENTS = {800: 20, 300: 8}  # units and temperature of those that missed digits: two guesses

@@ -10,9 +10,10 @@ from results.claims import measured_claims, never_saw_3, saw_7_and_8, student
 from results.figures_of_nets import shares_on
 from results.runs import translated
 from results.style import BLACK, BLUE, GREEN, ORANGE, PURPLE, RED, SKY, WIDTH, logarithmic
-from results.summary import deviation, pooled_intervals
+from results.summary import pooled_intervals
 from results.temperatures import by_temperature
 from support.checkpoints import MODELS, model_from
+from support.means import deviation
 from support.paper import PAPER, PAPER_SHIFTS
 from support.records import record_of
 

@@ -2,8 +2,6 @@
 
 import csv
 import json
-import math
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -11,6 +9,7 @@ from typing import Any
 
 from support.errors import UserError
 from support.files import read_file
+from support.means import value_of
 
 RESULTS = Path(__file__).parent
 ROOT = RESULTS.parent  # of the checkout
@@ -32,14 +31,6 @@ class Runs:
                 found = " ".join(map(str, row)) or "nothing"
                 raise UserError(f"{self.file}: column {column} has {found}, not {count} number(s)")
         return rows if count > 1 else [number for (number,) in rows]
-
-
-def value_of(cell: object) -> float | str:
-    """What a cell says, however it is spelt: a finite number, or its text."""
-    with suppress(ValueError):
-        if math.isfinite(number := float(str(cell))):  # unlike "696e47183568", a teacher's sum
-            return number
-    return str(cell)
 
 
 def runs_in(name: str, **setting: object) -> Runs:

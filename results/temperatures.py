@@ -7,8 +7,9 @@ from collections.abc import Iterable
 import numpy as np
 
 from results.runs import runs_in
-from results.summary import interval, paired, spread, student_t, table
+from results.summary import interval, paired, student_t, table
 from support.errors import UserError
+from support.means import spread
 
 GOOD_FOR_30 = (2.5, 3.0, 4.0)  # [KD] s.3: "temperatures in the range 2.5 to 4"
 BESIDE_GOOD = (1.0, 2.0, 6.0, 20.0)  # the next ones, and the lowest and highest

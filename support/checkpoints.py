@@ -27,7 +27,7 @@ def save_model(path: str | Path, model: nn.Module, **record: Any) -> None:
     The record may hold numbers (also of NumPy, or a tensor of one), words, None, and lists and
     dicts of these. A missing folder is made. Atomic: under `path` there is the old file or the
     whole new one. Raises UserError, also for what `load_model` would refuse, such as a weight that
-    is not finite.
+    is not finite, and for `hidden_units` in the record that are not those of the net.
     """
     path, model = Path(os.path.expanduser(path)), unwrapped(model)
     try:
@@ -38,6 +38,7 @@ def save_model(path: str | Path, model: nn.Module, **record: Any) -> None:
         ) from None
     try:
         scaled = scaled_net(model)
+        _check_units(model.hidden_units, plain)
         checkpoint = plain | {
             "format_version": FORMAT_VERSION,
             "architecture": type(model).__name__,
@@ -51,6 +52,17 @@ def save_model(path: str | Path, model: nn.Module, **record: Any) -> None:
     with suppress(OSError):  # `replace_file` says what is wrong
         path.parent.mkdir(parents=True, exist_ok=True)  # rather than to lose a net that is trained
     replace_file(path, content)
+
+
+def _check_units(units: int, record: dict[str, Any]) -> None:
+    """Raise UserError if a record has another number of hidden units than its net."""
+    parameters = record.get("parameters", {})
+    for where in (record, parameters if isinstance(parameters, dict) else {}):
+        if where.get("hidden_units", units) != units:
+            raise UserError(
+                f"it would record {reprlib.repr(where['hidden_units'])} hidden units, "
+                f"but the net has {units}: record these"
+            )
 
 
 def scaled_net(model: nn.Module) -> RectifierNet:

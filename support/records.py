@@ -2,11 +2,15 @@
 
 import argparse
 import csv
+import functools
+import inspect
 import io
 import platform
 import reprlib
 import shlex
+import subprocess
 import sys
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +24,8 @@ from support.errors import UserError
 from support.hyperparameters import HYPERPARAMETERS
 
 RESULT_COLUMNS = ("errors", "cases", "errors_per_digit", "loss", "lowest_errors")
-RESULT_COLUMNS += ("threads", "torch")  # of what the last bits depend on
+RESULT_COLUMNS += ("threads", "torch", "cpu_capability")  # of what the last bits depend on
+RESULT_COLUMNS += ("commit", "date", "checkpoint", "sha256")
 
 
 def setting(
@@ -64,6 +69,7 @@ def identity(record: dict[str, Any]) -> dict[str, Any]:
         "teacher": " ".join([*teacher["sha256"].split(", "), teacher.get("mean", "")]).strip(),
         **record["parameters"],
         "seed": record["seed"],
+        **{name: record[name] for name in ("objective",) if name in record},
     }
 
 
@@ -72,7 +78,7 @@ def differences(path: Path, now: dict[str, Any], then: dict[str, Any]) -> str:
 
     A hyperparameter that the earlier identity lacks did not exist then: it is not compared.
     """
-    added = HYPERPARAMETERS.keys() - then.keys()
+    added = {"objective", *HYPERPARAMETERS} - then.keys()
     found = [
         f"{name} is {reprlib.repr(now.get(name))}, was {reprlib.repr(then.get(name))}"
         for name in sorted((now.keys() | then.keys()) - added)
@@ -80,6 +86,30 @@ def differences(path: Path, now: dict[str, Any], then: dict[str, Any]) -> str:
     ]
     again = "Rerun with its settings, choose another --output (for a single run), or delete it"
     return f"{path} belongs to another run: {'; '.join(found)}. {again}" if found else ""
+
+
+def objective_of(loss: Any, params: Any) -> str:
+    """The name of a loss and the numbers it was made with, less those that stand in `params`.
+
+    They are the variables of a closure, the arguments of a partial or the attributes of an object;
+    of a loss inside it as well. What `distillation_loss` returns has the name "distillation_loss".
+    """
+    if isinstance(loss, functools.partial):
+        made_with = dict(enumerate(loss.args)) | loss.keywords
+        loss = loss.func
+    elif inspect.isfunction(loss):
+        made_with = inspect.getclosurevars(loss).nonlocals
+    else:
+        made_with = dict(getattr(loss, "__dict__", {}))
+        made_with.pop("training", None)  # the mode of a module
+    name = getattr(loss, "__qualname__", type(loss).__qualname__).replace(".<locals>", "")
+    numbers = []
+    for key, value in made_with.items():
+        if (inspect.isfunction(value) or isinstance(value, functools.partial)) and value != loss:
+            numbers.append(f"{key}=({objective_of(value, params)})")
+        elif isinstance(value, int | float | str) and vars(params).get(key) != value:
+            numbers.append(f"{key}={value}")
+    return " ".join([name.removesuffix(".loss"), *sorted(numbers)])
 
 
 def record_of(path: Path) -> dict[str, Any]:
@@ -111,25 +141,25 @@ def is_history(history: Any) -> bool:
 
 
 def columns_of(record: dict[str, Any]) -> dict[str, Any]:
-    """The `RESULT_COLUMNS` of a checkpoint, as its row in a CSV file has them.
+    """The `RESULT_COLUMNS` of a checkpoint, as its row in a CSV file has them, but for its file.
 
-    Without a history, as of nets that are trained together, loss and lowest errors stay empty. The
-    lowest are those of the best epoch: it is chosen on the same images, so they are not a result.
+    The lowest errors are those of the best epoch: it is chosen on the same images, so they are not
+    a result.
     """
     result, history, versions = record["result"], record["history"], record["versions"]
     return {
         "errors": int(result["errors"]),
         "cases": int(result["cases"]),
         "errors_per_digit": " ".join(str(int(errors)) for errors in result["errors_per_digit"]),
-        "loss": history[-1]["loss"] if history else "",
+        "loss": history[-1]["loss"],
         "lowest_errors": min((e["errors"] for e in history if "errors" in e), default=""),
-        "threads": versions["threads"],
-        "torch": versions["torch"],
+        **{name: versions.get(name, "") for name in ("threads", "torch", "cpu_capability")},
+        **{name: record.get(name, "") for name in ("commit", "date")},
     }
 
 
 def provenance(device: torch.device) -> dict[str, Any]:
-    """The command, and what else bit-identical weights of a net trained on `device` depend on.
+    """Command, date, and what else bit-identical weights of a net trained on `device` depend on.
 
     Of the process that ended: a run that was resumed elsewhere, or with another number of threads,
     had others before.
@@ -144,7 +174,23 @@ def provenance(device: torch.device) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if is_gpu else device.type,
     }
-    return {"command": command_line(Path(sys.argv[0]).name), "versions": versions}
+    return {
+        "command": command_line(Path(sys.argv[0]).name),
+        "commit": commit(),
+        "date": datetime.now(timezone.utc).date().isoformat(),
+        "versions": versions,
+    }
+
+
+@functools.cache
+def commit() -> str:
+    """The commit of the checkout with this code, "-dirty" if files were edited; "" without Git."""
+    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    try:
+        told = subprocess.run([*git, "--abbrev=12", "--exclude=*"], capture_output=True, timeout=9)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return told.stdout.decode(errors="replace").strip()
 
 
 def command_line(script: str) -> str:

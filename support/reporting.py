@@ -12,7 +12,9 @@ import torch
 from tqdm import tqdm
 
 from layers import RectifierNet
+from support.checkpoints import load_checkpoint
 from support.errors import UserError
+from support.files import sha256
 from support.paper import paper_errors
 from support.runs import Run
 
@@ -139,8 +141,36 @@ def announce(model: RectifierNet, record: dict[str, Any], done: int) -> None:
         print(f"  continuing after epoch {done} of {record['parameters']['epochs']}")
 
 
-def report(record: dict[str, Any], output: Path) -> None:
-    """The last lines: what was learned, next to the paper's number, and where it was saved."""
+def description(path: Path) -> dict[str, Any]:
+    """What a checkpoint records, all but the weights, and its SHA-256."""
+    record = load_checkpoint(path)
+    del record["state_dict"], record["format_version"]
+    return {"file": str(path), "sha256": sha256(path), **record}
+
+
+def describe(described: dict[str, Any]) -> str:
+    """A `description` in lines: a name and what it stands for; of the history the last epoch."""
+    lines = [described["file"]]
+    for name, value in described.items():
+        if name == "history" and isinstance(value, list) and value:
+            name, value = "last epoch", value[-1]
+        if name != "file":
+            lines.append(f"  {name:13} {_in_words(value)}")
+    return "\n".join(lines)
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, dict):
+        return " ".join(f"{name}={_in_words(each)}" for name, each in value.items())
+    return ",".join(map(_in_words, value)) if isinstance(value, list) else str(value)
+
+
+def report(output: Path) -> dict[str, Any]:
+    """The last lines: what was learned, next to the paper's number, and where it was saved.
+
+    Returns the checkpoint.
+    """
+    record = load_checkpoint(output)
     result, paper = record["result"], paper_errors(record)
     data = data_in_words(record["data_set"]["name"])
     beside = f" (the paper: {paper})" if paper else ""
@@ -152,3 +182,4 @@ def report(record: dict[str, Any], output: Path) -> None:
     if result["errors"] > 0.8 * result["cases"] and len(record["data_set"]["digits"]) == 10:
         again = "try more --epochs, another --seed or a lower --learning-rate"
         tqdm.write(f"This net is no better than chance: {again}.")
+    return record

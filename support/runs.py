@@ -6,7 +6,7 @@ import math
 import os
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +29,7 @@ class Run(NamedTuple):
     params: Params
     seed: int
     output: Path
+    loss: Callable  # of float32 logits and their minibatch: what is minimised
     existing: str = "refuse"  # what to do with a run that was stopped: "resume", "continue"
     several: bool = False  # one of several: its bar has a name, and it has no first lines
     quiet: bool = False
@@ -36,11 +37,12 @@ class Run(NamedTuple):
     record: dict[str, Any] | None = None  # of its checkpoint, once the data are known
 
 
-def plan(args: Namespace, role: str, name: str) -> list[Run]:
+def plan(args: Namespace, role: str, name: str, loss_of: Callable[[Params], Callable]) -> list[Run]:
     """A run for each combination of the values of the flags, those not given being of `role`.
 
     A single run goes to `--output`; several go to runs/, each to a file of its own: `name`, filled
-    in with its hyperparameters, and what else differs. Raises UserError if two have the same one.
+    in with its hyperparameters, and what else differs. `loss_of` makes the loss of a run from them.
+    Raises UserError if two have the same file.
     """
     default = vars(default_params(args.params, role))
     values = {name: getattr(args, name) or [value] for name, value in default.items()}
@@ -57,7 +59,8 @@ def plan(args: Namespace, role: str, name: str) -> list[Run]:
         if in_sweep:
             stem += [*(f"{k}_{vars(params)[k]}" for k in marked), f"seed_{seed}"]
         output = args.output or FOLDER / f"{'_'.join(stem)}.pt"
-        runs.append(Run(params, seed, output, existing, several, args.quiet, args.log))
+        options = (existing, several, args.quiet, args.log)
+        runs.append(Run(params, seed, output, loss_of(params), *options))
     (output, times), *_ = Counter(run.output for run in runs).most_common(1)
     if times > 1:
         raise UserError(f"two runs would write {output}: give each value and seed only once")
@@ -114,8 +117,12 @@ class RunFiles:
             return str(error)
         return differences(self.checkpoint, identity(record), earlier)
 
+    def are_begun(self, run: Run) -> bool:
+        """Whether the `run` is finished, or was stopped and can be continued."""
+        return self.resume_point.exists() or self.are_finished(run)
+
     def are_finished(self, run: Run) -> bool:
-        """Whether the `run` is to be continued and its checkpoint is there already.
+        """Whether the `run` is to be continued and its checkpoint is there already, whole.
 
         Raises UserError for one of another run if the user asked to resume it.
         """
@@ -125,7 +132,6 @@ class RunFiles:
             if run.existing == "resume":
                 raise UserError(reason)
             return False
-        tqdm.write(f"{self.checkpoint} is finished already: nothing was changed.")
         return True
 
     def keep_other_run(self, record: dict[str, Any]) -> None:

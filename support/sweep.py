@@ -19,15 +19,15 @@ from typing import Any
 from tqdm import tqdm
 
 from support.errors import Stopped, TrainingFailed, UserError
-from support.files import check_regular, locked
+from support.files import check_regular, locked, sha256
 from support.machine import processes
-from support.records import RESULT_COLUMNS, command_line, identity
+from support.means import Row, means, value_of
+from support.records import RESULT_COLUMNS, command_line, identity, objective_of
 from support.runs import FOLDER, Run, RunFiles, belongs_to, make_folder
 
 STACKED_UNITS = 100  # up to here a stack of students takes less time than one after the other
 NOT_STACKED = ("hard_weight", "max_squared_length", "dropout_visible", "dropout_hidden")
 PATIENCE = 60  # seconds, for another process to write its row
-Row = dict[str, Any]  # by column
 
 
 class Results:
@@ -46,11 +46,10 @@ class Results:
         shared: Sequence[str],
         columns: Sequence[str] = RESULT_COLUMNS,
     ):
-        own = [{"parameters": dict(vars(run.params)), "seed": run.seed} for run in runs]
-        self.runs = [run._replace(record=setting | one) for run, one in zip(runs, own, strict=True)]
+        self.runs = [run._replace(record=setting | own_record(run)) for run in runs]
         self.in_words = f"{len(runs)} run{'s' * (len(runs) > 1)}"
         self.path = _results_path(args, runs) if runs[0].existing == "continue" else None
-        self.shared, self.own = shared, [*vars(runs[0].params), "seed"]  # what tells runs apart
+        self.shared, self.own = shared, [*vars(runs[0].params), "seed", "objective"]
         self.header = [*self.shared, *self.own, *columns, "problem"]
         # Of the plan, never of what is left: processes read the file at different moments.
         self.process, self.world = processes()
@@ -74,7 +73,8 @@ class Results:
     def stacks(self) -> Iterator[list[Run]]:
         """This process's groups of small students, each temperature with each seed.
 
-        They are to be trained together, and are in `todo` as well if that fails.
+        They are to be trained together, and are in `todo` as well if that fails, or if some of a
+        group are begun.
         """
         groups: dict[tuple, list[Run]] = {}
         for run in filter(is_stackable, self.runs):
@@ -84,6 +84,7 @@ class Results:
         alone = [run for run in self.mine if not is_stackable(run)]
         self.mine = [*itertools.chain(*stacks), *alone]
         for stack in map(self._without_row, stacks):
+            stack = [run for run in stack if not RunFiles(run.output).are_begun(run)]
             temperatures = {run.params.temperature for run in stack}
             if 1 < len(stack) == len(temperatures) * len({run.seed for run in stack}):
                 yield stack
@@ -111,6 +112,9 @@ class Results:
                 return
             tqdm.write(f"{runs[0].output.stem}: {error}")
             rows = [{"problem": str(error)}]
+        else:
+            for run, row in zip(runs, rows, strict=True):
+                row |= {"checkpoint": run.output, "sha256": sha256(run.output)[:12]}
         if self.path:
             self._append(runs, rows)
             self.bar.update(len(runs))
@@ -129,11 +133,14 @@ class Results:
             self._report()  # of several processes, the one that ends last
 
     def _report(self) -> None:
-        """The last line. Raises TrainingFailed if one of the runs failed."""
+        """The last lines. Raises TrainingFailed if one of the runs failed."""
+        found = {self._key(row): row for row in read_rows(self.path, self.header)}
+        rows = [found[self._key(_cells(run))] for run in self.runs]
+        done = [row for row in rows if not row["problem"]]
+        if len(done) > 1:
+            print(means(done))
         print(f"{self.in_words} in {self.path}")
-        problems = {self._key(row): row["problem"] for row in read_rows(self.path, self.header)}
-        failed = sum(bool(problems[self._key(_cells(run))]) for run in self.runs)
-        if failed:
+        if failed := len(rows) - len(done):
             raise TrainingFailed(
                 f"{failed} of {self.in_words} failed: see {self.path}; "
                 "to retry, delete the rows with a problem and rerun"
@@ -146,7 +153,7 @@ class Results:
 
     def _key(self, row: Row) -> tuple:
         """What tells its run from others: hyperparameters by value, 20 and "20.0" alike."""
-        return *(row[name] for name in self.shared), *(_number(row[name]) for name in self.own)
+        return *(row[name] for name in self.shared), *(value_of(row[name]) for name in self.own)
 
     def _append(self, runs: Sequence[Run], rows: Sequence[Row]) -> None:
         """Add rows to the file, below the names of the columns. Raises UserError."""
@@ -174,7 +181,14 @@ def is_stackable(run: Run) -> bool:
     """Whether its student is better trained together with others like it (`train_together`)."""
     regularised = any(getattr(run.params, name) for name in NOT_STACKED)
     small = run.params.hidden_units <= STACKED_UNITS
-    return small and not regularised and run.log is None  # a stack has no events
+    usual = run.record["objective"] == "distillation_loss"
+    return small and usual and not regularised and run.log is None  # a stack has no events
+
+
+def own_record(run: Run) -> dict[str, Any]:
+    """What is recorded of a run besides the setting that it shares with others: what tells it."""
+    objective = objective_of(run.loss, run.params)
+    return {"parameters": dict(vars(run.params)), "seed": run.seed, "objective": objective}
 
 
 def _cells(run: Run) -> Row:
@@ -188,16 +202,11 @@ def _cells(run: Run) -> Row:
     }
 
 
-def _number(cell: Any) -> Any:
-    """A cell as a number, if it is one."""
-    try:
-        return float(cell)
-    except ValueError:
-        return cell
+def read_rows(path: Path, header: Sequence[str] | None = None) -> list[dict[str, str]]:
+    """The rows of the file, if it is there, which has these columns, if they are given.
 
-
-def read_rows(path: Path, header: Sequence[str]) -> list[dict[str, str]]:
-    """The rows of the file, if it is there. Raises UserError if it holds something else."""
+    Raises UserError if it holds something else.
+    """
     try:
         text = path.read_bytes().decode("utf-8-sig")  # a spreadsheet may add a byte order mark
         reader = csv.DictReader(io.StringIO(text, newline=""))
@@ -206,7 +215,7 @@ def read_rows(path: Path, header: Sequence[str]) -> list[dict[str, str]]:
         return []
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"cannot read {path}: {getattr(error, 'strerror', error)}") from None
-    if text and reader.fieldnames != list(header):
+    if text and header and reader.fieldnames != list(header):
         raise UserError(f"{path} has other columns: choose another file for --results")
     cut = text and not text.endswith("\n")
     if cut or any(None in (*row, *row.values()) for row in rows):

@@ -1,5 +1,7 @@
 """What a teacher, or any net, must take and return; loading the teacher of a distillation."""
 
+import hashlib
+import io
 import reprlib
 import warnings
 from collections.abc import Iterator, Sequence
@@ -7,14 +9,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dataset import Digits, Mnist, check_digits, labels_of, pixels
+from dataset import TRAINING_CASES, Digits, Mnist, check_digits, labels_of, pixels
 from layers import CLASSES, RectifierNet, StackedNet
 from support.checkpoints import MODELS, load_checkpoint, model_from, unwrapped
 from support.errors import UserError
-from support.files import sha256
+from support.files import read_file, sha256
 from support.hyperparameters import Params
 from support.script import is_of_memory
 from support.seeds import as_seeds
@@ -56,6 +59,32 @@ def load_teacher(
         nets.append(model_from(checkpoint))
     check_distinct(nets, paths)
     return nets, {"file": ", ".join(path.name for path in paths), "sha256": ", ".join(sums)}
+
+
+def stored_logits(path: Path, mnist: Mnist) -> tuple[Tensor, dict[str, Any]]:
+    """Logits of the training images from a .npy file; what students record of them as a teacher.
+
+    The file has those of all training images, float (60000, 10), of the sample (4000, 10), in the
+    order of MNIST's file. Returned are float32 (N, 10), of the N images in `mnist.training`. Raises
+    UserError for another file, and for what are not the logits of a teacher.
+    """
+    content, cases = read_file(path), TRAINING_CASES[mnist.source]
+    wanted = f"float ({cases}, 10), the logits of all training images in their order"
+    try:
+        array = np.load(io.BytesIO(content), allow_pickle=False)
+        found = f"{array.dtype} {array.shape}"
+    except (OSError, ValueError, EOFError, SyntaxError, AttributeError):  # the last of an .npz
+        raise UserError(f"{path} is not a .npy file: numpy.save must have written it") from None
+    if array.dtype.kind != "f" or array.shape != (cases, CLASSES):
+        raise UserError(f"{path} holds {found}: it must be {wanted}")
+    with np.errstate(over="ignore"):  # an infinity is refused
+        logits = torch.from_numpy(array.astype(np.float32))
+    try:
+        check_logits(logits)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    teacher = {"file": path.name, "sha256": hashlib.sha256(content).hexdigest()}
+    return logits[mnist.training.indices.cpu()], teacher
 
 
 def note_on_data(path: Path, checkpoint: dict[str, Any]) -> str | None:

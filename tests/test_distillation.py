@@ -13,7 +13,6 @@ from evaluate import count_errors, logits_of
 from support.checkpoints import load_model, save_model
 from support.errors import UserError
 from support.hyperparameters import default_params
-from support.reporting import Progress
 from train import train
 
 TEMPERATURES = [1.0, 2.7, 8.0, 20.0]
@@ -170,15 +169,6 @@ def test_the_student_learns_the_digits_from_the_teacher_alone(sample, teacher):
 # Students distilled together
 
 
-class Recording(Progress):
-    def __init__(self):
-        super().__init__(quiet=True)
-        self.entries = []
-
-    def after_epoch(self, entry):
-        self.entries.append(entry)
-
-
 @pytest.mark.parametrize(
     "changes",
     [
@@ -191,21 +181,21 @@ def test_students_distilled_together_are_those_distilled_alone(some_digits, chan
     teacher = random_net(20)
     params = some_params("Distilled", batch_size=60, **changes)
     common = {"teacher": teacher, "transfer_set": some_digits, "test_set": some_digits}
-    temperatures, seeds, progress = np.array([2.0, 20.0]), np.arange(0, 6, 3), Recording()
-    students = distill_together(temperatures, seeds, params=params, progress=progress, **common)
+    temperatures, seeds = np.array([2.0, 20.0]), np.arange(0, 6, 3)
+    students = distill_together(temperatures, seeds, params=params, **common)
     assert [*students] == [(2.0, 0), (20.0, 0), (2.0, 3), (20.0, 3)]
-    for column, ((temperature, seed), student) in enumerate(students.items()):
+    for (temperature, seed), (student, together) in students.items():
         params.temperature = temperature
         alone, untrained = first_student(params, seed), first_student(params, seed)
         history = distill(alone, params=params, seed=seed, **common)
         parameters = (net.parameters() for net in (student, alone, untrained))
         for a, b, c in zip(*parameters, strict=True):
             assert (a - b).abs().max() < 0.01 * (b - c).abs().max()
-        for entry, together in zip(history, progress.entries, strict=True):
+        for one, other in zip(history, together, strict=True):
             # In float32 the divergence of two distributions is exact to 1e-7, here times T^2.
-            expected = pytest.approx(entry["loss"], rel=1e-3, abs=2e-5)
-            assert together["loss"][column] == expected
-            assert abs(together["errors"][column] - entry["errors"]) <= 2
+            assert other["loss"] == pytest.approx(one["loss"], rel=1e-3, abs=2e-5)
+            assert abs(other["errors"] - one["errors"]) <= 2
+            assert (other["epoch"], other["rate"]) == (one["epoch"], one["rate"])
 
 
 @pytest.mark.parametrize(
@@ -238,7 +228,7 @@ def test_the_default_device_of_the_user_changes_nothing(some_digits, tmp_path):
     def students():
         student, net = nets.pop(), load_model(tmp_path / "teacher.pt")
         distill(student, net, some_digits, params)
-        return [student, distill_together([2.0], [1], net, some_digits, params)[2.0, 1]]
+        return [student, distill_together([2.0], [1], net, some_digits, params)[2.0, 1][0]]
 
     usual = students()
     torch.set_default_device("meta")

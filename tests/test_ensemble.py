@@ -101,7 +101,7 @@ def test_a_student_learns_from_the_mean_of_several_nets(some_digits, kind, arith
 
 def test_students_distilled_together_learn_from_an_ensemble(some_digits):
     nets, params = some_nets(), some_params("Distilled", temperature=4.0)
-    (student,) = distill_together([4.0], [0], nets, some_digits, params).values()
+    ((student, _),) = distill_together([4.0], [0], nets, some_digits, params).values()
     alone = first_student(params)
     distill(alone, nets, some_digits, params)
     images = some_digits.images

@@ -233,3 +233,54 @@ def test_the_sums_of_the_published_checkpoints_are_listed():
 def test_a_published_checkpoint_makes_the_errors_that_it_records(mnist, path):
     row, result = evaluate.evaluate(path, mnist), load_checkpoint(path)["result"]
     assert {name: row[name] for name in result} == result
+
+
+# What a checkpoint records
+
+
+@needs_models
+def test_what_a_checkpoint_records_is_described(stops):
+    path = MODELS / "distilled_model_800_20.pt"
+    record = load_checkpoint(path)
+    shown = stops(evaluate, "--describe", path)
+    assert (shown.status, shown.err) == (0, "")
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    for words in (
+        [str(path), sha256, record["command"], "SmallNet", "temperature=20.0", "epochs=20"],
+        ["seed 0", "errors=90", record["teacher"]["sha256"], record["versions"]["torch"]],
+        ["digits=0,1,2,3,4,5,6,7,8,9", f"loss={record['history'][-1]['loss']}"],
+    ):
+        text = re.sub(" +", " ", shown.out)
+        assert all(word in text for word in words)
+
+
+def test_several_descriptions_are_json_of_all_but_the_weights(stops, tmp_path):
+    for seed in range(2):
+        save_model(f"{seed}.pt", random_net(), seed=seed, result={"errors": 9}, note='a "word"')
+    before = everything_in(tmp_path)
+    found = json.loads(stops(evaluate, "--describe --json 0.pt 1.pt").out)
+    assert [row["seed"] for row in found] == [0, 1] and everything_in(tmp_path) == before
+    for row in found:
+        record = load_checkpoint(row["file"])
+        del record["state_dict"], record["format_version"]
+        assert {name: row[name] for name in record} == record
+        assert row.keys() - record.keys() == {"file", "sha256"}
+
+
+def test_a_file_that_is_no_checkpoint_is_not_described(refused):
+    Path("a.pt").write_bytes(b"no checkpoint")
+    refused(evaluate, "--describe a.pt", naming="a.pt")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *("--verify --describe", "--verify --json", "--verify --image a.png"),
+        *("--describe --image a.png", "--describe --translate 1", "--describe --ensemble"),
+        *("--image a.png --translate 1", "--image a.png --ensemble"),
+    ],
+)
+def test_flags_that_do_not_go_together_are_refused(stops, words):
+    save_model("a.pt", random_net())
+    stop = stops(evaluate, "a.pt a.pt", words)
+    assert stop.status == 2 and len(stop.err.splitlines()) == 1 and not stop.out

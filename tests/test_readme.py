@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from common import ROOT, Reached, reached
+from common import ROOT, Reached, stop_when_understood
 from torch import nn
 
 import dataset
@@ -21,27 +21,29 @@ from evaluate import logits_of
 from layers import SmallNet
 from results import claims, figures
 from results.runs import runs_in
-from support.checkpoints import load_checkpoint, load_model
+from support.checkpoints import load_checkpoint, load_model, model_from, save_model
 from support.hyperparameters import default_params
 from support.reporting import report
 from training_params import LocalParams
 
 README = (ROOT / "README.md").read_text()
 RESULTS = (ROOT / "results" / "README.md").read_text()
+USAGE = (ROOT / "docs" / "usage.md").read_text()
 SCRIPTS = {
     f"{script.__name__}.py": script
     for script in (train, distillation, distillation_no_three, evaluate)
 }
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README + RESULTS, re.MULTILINE | re.DOTALL)
+def blocks(language: str, page: str = README + RESULTS) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
 
 
 def commands() -> list[str]:
     """Every line that calls one of the scripts, in blocks, tables and lists of commands."""
-    lines = [line for block in blocks("sh") for line in block.splitlines()]
-    lines += re.findall(r"`(python [^`]+)`", README + RESULTS)
+    pages = README + RESULTS + USAGE
+    lines = [line for block in blocks("sh", pages) for line in block.splitlines()]
+    lines += re.findall(r"`(python [^`]+)`", pages)
     lines = [re.sub(r"\$\{?\w+\}?", "4", line.partition(" > ")[0]) for line in lines]
     return [line for line in lines if any(name in line for name in SCRIPTS)]
 
@@ -51,7 +53,7 @@ def test_the_commands_are_not_refused(monkeypatch, command):
     words = shlex.split(command, comments=True)
     words = words[next(i for i, word in enumerate(words) if word in SCRIPTS) :]
     script = SCRIPTS[words[0]]
-    monkeypatch.setattr(script, "load_mnist" if script is evaluate else "set_up", reached)
+    stop_when_understood(script, monkeypatch)
     monkeypatch.setattr(sys, "argv", words)
     with pytest.raises(Reached):
         script.main()
@@ -81,7 +83,11 @@ def test_what_a_checkpoint_holds_is_named():
 def test_the_last_line_is_that_of_the_script(capsys):
     record = load_checkpoint(ROOT / "models" / "distilled_model_800_20.pt")
     record["result"]["errors"] = 89
-    report(record, Path("runs/distilled_model_800_20.pt"))
+    path = Path("runs/distilled_model_800_20.pt")
+    model = model_from(record)
+    del record["state_dict"]
+    save_model(path, model, **record)
+    report(path)
     assert capsys.readouterr().out in blocks("text")[0]
 
 
@@ -104,7 +110,10 @@ def test_the_example_on_other_data_works(monkeypatch, capsys, sample):
     exec(code.replace("epochs = 20", "epochs = 4"), {})
     errors = int(capsys.readouterr().out.split()[-1])
     assert errors < 300
-    assert isinstance(load_model("runs/my_student.pt"), nn.Module)
+    record = load_checkpoint("runs/my_student.pt")
+    assert record["hidden_units"] == record["parameters"]["hidden_units"] == 300
+    assert (record["seed"], record["result"]["errors"]) == (0, errors)
+    assert load_model(f"runs/{record['teacher']['file']}").hidden_units == 200
 
 
 class ConvNet(nn.Module):
@@ -122,7 +131,7 @@ class ConvNet(nn.Module):
 
 
 def test_the_wrappers_for_a_teacher_work(sample):
-    (code,) = [block for block in blocks("python") if "conv_net" in block]
+    (code,) = [block for block in blocks("python", USAGE) if "Normalize" in block]
     wrapped = re.findall(r"^teacher = .*", code, re.MULTILINE)
     assert len(wrapped) == 2
     parts = (code.partition(wrapped[1])[0], code)
@@ -162,7 +171,10 @@ def headings(page: Path) -> set[str]:
     return {re.sub(r"[^\w -]", "", line.lower()).replace(" ", "-") for line in lines}
 
 
-@pytest.mark.parametrize("page", ["README.md", "results/README.md", "data/README.md"])
+PAGES = ["README.md", "results/README.md", "data/README.md", "docs/usage.md"]
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_the_links_lead_somewhere(page):
     page = ROOT / page
     for target in re.findall(r"\]\(([^)]+)\)", page.read_text()):

@@ -245,7 +245,7 @@ def test_a_student_learns_the_same_from_images_without_labels(some_digits):
             distill(students[-1], teacher, digits, params)
     assert same_weights(*students)
     together = [
-        distill_together([2, 8], [0, 1], teacher, digits, params)[8, 1]
+        distill_together([2, 8], [0, 1], teacher, digits, params)[8, 1][0]
         for digits in (some_digits, as_digits(some_digits.images))
     ]
     assert same_weights(*together)
@@ -517,3 +517,46 @@ def test_progress_needs_no_terminal_and_no_stream(monkeypatch, capsys, some_digi
     monkeypatch.setattr(sys, "stderr", stderr)
     trained(some_params(), some_digits, progress=Progress())
     assert "epoch 1/2" in capsys.readouterr().out
+
+
+# Images and nets that would be wrong without a word
+
+
+def test_images_that_look_inverted_are_told(sample):
+    images = sample.test.images[:100]
+    for given in (255 - images, (255 - images) / 255):
+        with pytest.warns(UserWarning, match="white on black"):
+            logits_of(random_net(), given)
+    with pytest.warns(UserWarning, match="white on black"):
+        as_digits(255 - images)
+
+
+def test_other_images_are_not_said_to_be_inverted(sample):
+    images = sample.test.images[:100]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for given in (images, images[:0], random_digits(9).images):
+            logits_of(random_net(), as_digits(given).images)
+        logits_of(random_net(), images / 255)
+
+
+class Deeper(SmallNet):
+    def __init__(self):
+        super().__init__(12)
+        self.hidden3 = nn.Linear(12, 12)
+
+
+def test_a_net_with_another_layer_is_not_left_with_weights_that_nobody_drew():
+    net = Deeper()
+    before = weights_of(net)
+    with pytest.raises(ValueError, match=r"hidden3\.weight, hidden3\.bias"):
+        init_weights(net, 0.1)
+    assert same_weights(net, before)
+
+
+@pytest.mark.parametrize("record", [{"hidden_units": 800}, {"parameters": {"hidden_units": 800}}])
+def test_hidden_units_on_record_are_those_of_the_net(tmp_path, record):
+    with pytest.raises(UserError, match="800 hidden units, but the net has 12"):
+        save_model(tmp_path / "a.pt", random_net(12), **record)
+    assert not [*tmp_path.glob("*.pt")]
+    save_model(tmp_path / "a.pt", random_net(12), parameters={"hidden_units": 12})

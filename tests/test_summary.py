@@ -9,13 +9,14 @@ from common import write_runs
 from results import summary
 from results.temperatures import by_temperature
 from support.errors import UserError
+from support.means import deviation, spread
 
 
 def test_a_spread_is_mean_and_sample_standard_deviation():
-    assert summary.spread([1, 2, 6]) == f"3.0 ± {statistics.stdev([1, 2, 6]):.1f}"
-    assert summary.spread([1234]) == "1,234"
+    assert spread([1, 2, 6]) == f"3.0 ± {statistics.stdev([1, 2, 6]):.1f}"
+    assert spread([1234]) == "1,234"
     with pytest.raises(UserError, match="two seeds"):
-        summary.deviation([1234])
+        deviation([1234])
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from distillation import distill, distill_together
 from distillation_no_three import best_shift, errors_at, label_free_shift, margins
 from evaluate import logits_of, measure
 from layers import SmallNet, init_weights, scale_weights
-from support.checkpoints import load_checkpoint, load_model, save_model
+from support.checkpoints import load_checkpoint, load_model, model_from, save_model
 from training_params import LocalParams, PaperParams
 
 STUDENTS = [distillation, distillation_no_three]
@@ -244,7 +244,18 @@ def test_the_lines_of_a_stack_are_those_of_its_students(call, sample, teacher):
         options = {"precision": precision}
         students = distill_together([8, 2], [3, 1], net, sample.training, params, **options)
         for line in lines_of(path):
-            student = students[float(line["temperature"]), int(line["seed"])]
+            student, history = students[float(line["temperature"]), int(line["seed"])]
+            saved = load_checkpoint(line["checkpoint"])
+            assert same_weights(student, model_from(saved))
+            assert [entry["loss"] for entry in saved["history"]] == [e["loss"] for e in history]
+            assert saved["history"][-1]["errors"] == saved["result"]["errors"]
+            assert float(line["loss"]) == history[-1]["loss"]
+            assert (
+                hashlib.sha256(Path(line["checkpoint"]).read_bytes())
+                .hexdigest()
+                .startswith(line["sha256"])
+            )
+            assert len(line["sha256"]) == 12
             per_digit = measure(student, sample.test)["errors_per_digit"]
             assert line["errors_per_digit"] == " ".join(map(str, per_digit))
             assert int(line["errors"]) == sum(per_digit)

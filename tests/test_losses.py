@@ -1,0 +1,188 @@
+"""The loss is part of what a run is: another one is another run, in files, rows and resuming."""
+
+import csv
+import functools
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from common import comparable, first_student, random_net, same_weights, some_params
+
+import distillation
+import train
+from distillation import distill, distillation_loss
+from support.checkpoints import load_checkpoint
+from support.files import locked
+from support.records import objective_of
+from train import hard_loss
+
+NONE = SimpleNamespace()
+
+
+def smoothed(amount, inner=hard_loss):
+    def loss(logits, batch):
+        return (1 - amount) * inner(logits, batch) - amount * F.log_softmax(logits, -1).mean()
+
+    return loss
+
+
+def squared(logits, batch, weight=1.0):
+    """Matching of logits, as [KD] s.2.1 has it."""
+    return weight * (logits - batch.teacher_logits).square().mean()
+
+
+class Weighted:
+    def __init__(self, weight):
+        self.weight = weight
+
+    def __call__(self, logits, batch):
+        return self.weight * hard_loss(logits, batch)
+
+
+@pytest.mark.parametrize(
+    ("loss", "objective"),
+    [
+        (hard_loss, "hard_loss"),
+        (distillation_loss(8, 0.1), "distillation_loss hard_weight=0.1 temperature=8.0"),
+        (smoothed(0.1), "smoothed amount=0.1 inner=(hard_loss)"),
+        (smoothed(0.1, distillation_loss(2, 0)), "smoothed amount=0.1 inner=(distillation_loss "),
+        (functools.partial(squared, weight=3), "squared weight=3"),
+        (Weighted(0.5), "Weighted weight=0.5"),
+        (torch.nn.CrossEntropyLoss(label_smoothing=0.1), "CrossEntropyLoss "),
+        (torch.nn.CrossEntropyLoss(label_smoothing=0.1).eval(), "CrossEntropyLoss "),
+        (lambda logits, batch: logits.sum(), "<lambda>"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_loss_is_its_name_and_its_numbers(loss, objective):
+    assert objective_of(loss, NONE).startswith(objective)
+    assert "training" not in objective_of(loss, NONE)
+
+
+def test_losses_that_differ_in_a_number_differ():
+    made = (distillation_loss(8, 0), distillation_loss(9, 0), smoothed(0.1), smoothed(0.2))
+    made += (functools.partial(squared, weight=2), squared, Weighted(1), Weighted(2))
+    made += (smoothed(0.1, Weighted(1).__call__), smoothed(0.1, smoothed(0.2)))
+    assert len({objective_of(loss, NONE) for loss in made}) == len(made)
+
+
+def test_numbers_that_are_hyperparameters_are_recorded_as_such_alone():
+    params = some_params("Distilled", temperature=8.0, hard_weight=0.1)
+    assert objective_of(distillation_loss(8, 0.1), params) == "distillation_loss"
+    assert objective_of(distillation_loss(9, 0.1), params) == "distillation_loss temperature=9.0"
+
+
+def rows_of(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def with_loss(monkeypatch, loss):
+    """The script with another loss, as a user would write it there."""
+    monkeypatch.setattr(distillation, "loss_of", lambda params: loss)
+
+
+def test_another_loss_is_another_run(call, teacher, monkeypatch, capsys):
+    words = f"--teacher {teacher} --hidden-units 20 --epochs 1 --results rows.csv --quiet --seed 3"
+    path = "runs/distilled_model_20_20_seed_3.pt"
+    call(distillation, words)
+    assert load_checkpoint(path)["objective"] == "distillation_loss"
+    with_loss(monkeypatch, squared)
+    capsys.readouterr()
+    call(distillation, words)
+    out = capsys.readouterr().out
+    assert "finished already" not in out and "renamed to" in out
+    assert load_checkpoint(path)["objective"] == "squared"
+    call(distillation, words)
+    assert "1 of them in rows.csv already" in capsys.readouterr().out
+    first, second = rows_of("rows.csv")
+    assert (first["objective"], second["objective"]) == ("distillation_loss", "squared")
+    assert first["sha256"] != second["sha256"]
+    with_loss(monkeypatch, functools.partial(squared, weight=0.5))
+    call(distillation, words)
+    assert len(rows_of("rows.csv")) == 3
+
+
+def test_a_run_is_not_resumed_with_another_loss(call, teacher, stops, refused, monkeypatch):
+    words = f"--teacher {teacher} --hidden-units 20 --epochs 3 --quiet"
+    train_one_epoch, epochs = train.train_one_epoch, []
+
+    def stop(*arguments):
+        epochs.append(1)
+        if len(epochs) == 2:
+            raise KeyboardInterrupt
+        return train_one_epoch(*arguments)
+
+    monkeypatch.setattr(train, "train_one_epoch", stop)
+    with pytest.raises(KeyboardInterrupt):
+        call(distillation, words)
+    with_loss(monkeypatch, squared)
+    refused(distillation, words, "--resume", naming="objective squared distillation_loss")
+
+
+def test_a_loss_of_ones_own_is_taken_by_distill(some_digits):
+    """It gets the teacher's logits; what it returns is minimised."""
+    params, teacher = some_params("Distilled", epochs=8, learning_rate=0.005), random_net(20)
+    student = first_student(params)
+    history = distill(student, teacher, some_digits, params, loss=squared)
+    assert history[-1]["loss"] < 0.5 * history[0]["loss"]
+    usual, same = first_student(params), first_student(params)
+    distill(usual, teacher, some_digits, params)
+    loss = distillation_loss(params.temperature, params.hard_weight)
+    distill(same, teacher, some_digits, params, loss=loss)
+    assert same_weights(usual, same) and not same_weights(usual, student)
+
+
+def test_at_a_temperature_of_1000_distilling_is_matching_logits():
+    """[KD] s.2.1: 1/2 of the mean over classes of squared differences of centred logits."""
+    generator = torch.Generator().manual_seed(0)
+    logits, teacher = (3 * torch.randn(50, 10, generator=generator) for _ in range(2))
+    batch = SimpleNamespace(teacher_logits=teacher)
+    centred = (logits - logits.mean(-1, keepdim=True)) - (teacher - teacher.mean(-1, keepdim=True))
+    found = distillation_loss(1000, 0)(logits.double(), SimpleNamespace(**vars(batch)))
+    assert float(found) == pytest.approx(float(centred.square().mean() / 2), rel=0.01)
+
+
+# Students that are trained together are saved
+
+
+def test_every_student_of_a_stack_is_saved_as_if_it_was_trained_alone(call, teacher, capsys):
+    start = f"--teacher {teacher} --hidden-units 12 --epochs 2 --quiet"
+    call(distillation, start, "--temperature 2 8 --seed 0 1 --results together.csv")
+    out = capsys.readouterr().out
+    assert out.count("Saved in runs/distilled_model_12_") == 4
+    for row in rows_of("together.csv"):
+        words = f"--temperature {row['temperature']} --seed {row['seed']} --output alone.pt"
+        call(distillation, start, words)
+        together, alone = load_checkpoint(row["checkpoint"]), load_checkpoint("alone.pt")
+        assert together.keys() == alone.keys()
+        for name in ("parameters", "seed", "data_set", "teacher", "objective", "architecture"):
+            assert together[name] == alone[name]
+        for one, other in zip(together["history"], alone["history"], strict=True):
+            assert one["loss"] == pytest.approx(other["loss"], rel=1e-3)
+            assert abs(one["errors"] - other["errors"]) <= 3
+        assert row["loss"] == str(together["history"][-1]["loss"])
+        with open(f"{row['checkpoint']}.csv") as file:
+            assert len(file.readlines()) == 3
+    assert all(cell for row in rows_of("together.csv") for cell in row.values() if cell != "")
+
+
+def test_a_stack_whose_students_are_there_is_not_trained_again(call, teacher, batches):
+    words = f"--teacher {teacher} --hidden-units 12 --epochs 1 --quiet --temperature 2 8"
+    call(distillation, words, "--results rows.csv")
+    before = comparable(rows_of("rows.csv"))
+    batches.clear()
+    call(distillation, words, "--results others.csv")
+    assert comparable(rows_of("others.csv")) == before and not batches
+
+
+def test_a_stack_does_not_begin_if_another_run_is_writing_one_of_its_files(teacher, stops):
+    words = f"--teacher {teacher} --hidden-units 12 --epochs 1 --quiet --temperature 2 8"
+    path = Path("runs/distilled_model_12_8_seed_0.pt")
+    path.parent.mkdir()
+    with locked(path):
+        stop = stops(distillation, words)
+    assert stop.status == 2 and f"{path} is being written by another run" in stop.err
+    assert not list(Path("runs").glob("*.pt*")) and not rows_of("runs/distillation.csv")

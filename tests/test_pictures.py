@@ -1,0 +1,150 @@
+"""A picture of one's own becomes what MNIST would hold, and the nets say what they see in it."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from common import everything_in, random_net
+from PIL import Image, ImageDraw
+
+import evaluate
+from dataset import from_picture
+from evaluate import logits_of
+from support.checkpoints import save_model
+from support.errors import UserError
+
+
+def picture(kind: str, ink: int = 0, paper: int = 255, size: tuple[int, int] = (300, 200)):
+    """A stroke from the top left down to the right: no digit, but it is not symmetric."""
+    image = Image.new(kind, size, paper if kind == "L" else (paper,) * len(kind))
+    colour = ink if kind == "L" else (ink,) * 3 + (255,) * (len(kind) - 3)
+    ImageDraw.Draw(image).line([(50, 30), (90, 30), (90, 150)], fill=colour, width=14)
+    return image
+
+
+def test_images_of_mnist_come_back_as_they_are(sample):
+    for image in sample.test.images[:300]:
+        found = from_picture(Image.fromarray(image.numpy()))
+        assert found.dtype == torch.uint8 and found.shape == (28, 28)
+        assert (found.int() - image.int()).abs().max() <= 2  # the lightest pixel becomes 255
+
+
+def test_a_stroke_fills_20_pixels_and_its_centre_of_mass_is_in_the_middle():
+    found = from_picture(picture("L")).double()
+    rows, columns = found.sum(1), found.sum(0)
+    assert max(int((rows > 0).sum()), int((columns > 0).sum())) == 20
+    for sums in (rows, columns):
+        # MNIST's own images have it at 14, counted from the first pixel as 0, but for rounding.
+        assert abs(float(sums @ torch.arange(28.0, dtype=torch.double) / sums.sum()) - 14) <= 0.5
+    assert found.max() > 240
+
+
+def test_averages_of_areas_are_those_of_numpy():
+    """Reduced by a whole factor of 4, by the triangle that is 8 pixels wide."""
+    generator = np.random.default_rng(0)
+    ink = generator.integers(1, 256, (80, 80)).astype(np.float32)
+    ink[:2, :2] = 255
+    padded = np.pad(ink, 10)
+    weights = np.zeros((20, 100))
+    for place in range(20):
+        distance = np.abs(np.arange(100) + 0.5 - (10 + 4 * place + 2)) / 4
+        weights[place] = np.maximum(1 - distance, 0)
+    weights /= weights.sum(1, keepdims=True)
+    found = from_picture(Image.fromarray(padded.astype(np.uint8))).numpy()
+    expected = weights @ padded @ weights.T  # paper around the ink counts at its edge
+    rows, columns = (found.any(axis).nonzero()[0] for axis in (1, 0))
+    digit = found[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    assert digit.shape == (20, 20) and np.abs(digit - expected).max() <= 1
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        picture("L", 255, 0),
+        picture("L", 100, 140),
+        picture("RGB"),
+        picture("RGBA"),
+        picture("L").convert("1"),
+        picture("L").convert("P"),
+        Image.fromarray(np.asarray(picture("L"), np.int32) * 200 + 1000),
+        Image.fromarray(np.asarray(picture("L"), np.float32) / 255),
+        picture("L").crop((20, 10, 180, 190)),
+        picture("L").resize((600, 400), Image.Resampling.NEAREST),
+    ],
+    ids=["white on black", "grey", "RGB", "RGBA", "1 bit", "palette", "I", "F", "cut", "larger"],
+)
+def test_format_contrast_colour_and_margins_do_not_matter(same):
+    found, expected = from_picture(same).int(), from_picture(picture("L")).int()
+    assert (found - expected).abs().max() <= 2
+
+
+def test_ink_on_a_transparent_ground_is_ink_on_paper():
+    image = picture("L")
+    clear = Image.new("RGBA", image.size, (0, 0, 0, 0))
+    clear.putalpha(image.point(lambda level: 255 - level))
+    assert torch.equal(from_picture(clear), from_picture(image))
+
+
+def test_uneven_paper_is_background():
+    levels = np.asarray(picture("L", 40, 200), np.float64)
+    noise = np.random.default_rng(0).normal(0, 3, levels.shape)
+    slope = np.linspace(0, 20, levels.shape[1])
+    photo = Image.fromarray((levels + noise + slope).clip(0, 255).astype(np.uint8))
+    difference = from_picture(photo).double() - from_picture(picture("L")).double()
+    assert difference.abs().mean() < 6
+
+
+def test_a_photo_that_lies_on_its_side_is_turned(tmp_path):
+    upright = picture("L")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees to the right
+    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "a.png", exif=exif)
+    assert torch.equal(from_picture(tmp_path / "a.png"), from_picture(upright))
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (b"no picture", "not a picture"),
+        (None, "No such file"),
+        (b"", "not a picture"),
+        ("cut", "cannot read"),
+        ("empty", "no digit"),
+    ],
+)
+def test_what_is_no_picture_of_a_digit_is_refused(refused, tmp_path, content, named):
+    path = tmp_path / "here" / "a.png"
+    if content == "empty":
+        Image.new("L", (30, 30), 200).save(path)
+    elif content == "cut":
+        Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 90), np.uint8)).save(path)
+        path.write_bytes(path.read_bytes()[:2000])
+    elif content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=named):
+        from_picture(path)
+    refused(evaluate, "--image", path, naming=named)
+
+
+def test_each_net_says_what_it_takes_a_picture_for(stops, tmp_path):
+    picture("L").save("stroke.png")
+    prepared = from_picture("stroke.png")
+    nets = {f"{seed}.pt": random_net(std=0.5, seed=seed) for seed in range(3)}
+    for path, net in nets.items():
+        save_model(path, net)
+    before = everything_in(tmp_path)
+    shown = stops(evaluate, "--image stroke.png", *nets)
+    assert (shown.status, shown.err) == (0, "")
+    rows = json.loads(stops(evaluate, "--json --image stroke.png", *nets).out)
+    assert everything_in(tmp_path) == before
+    for (path, net), row, line in zip(nets.items(), rows, shown.out.splitlines()[-3:], strict=True):
+        (probabilities,) = torch.softmax(logits_of(net, prepared[None]).double(), -1)
+        assert row["file"] == path and row["answer"] == int(probabilities.argmax())
+        assert np.allclose(row["probabilities"], probabilities, atol=1e-5)
+        words = line.split()
+        assert words[:2] == [path, str(row["answer"])]
+        assert np.allclose([*map(float, words[2:])], probabilities, atol=6e-4)
+    drawn = shown.out.splitlines()[:14]
+    for row, line in zip(prepared.view(14, 2, 28).double().mean(1), drawn, strict=True):
+        assert [*(row > 51)] == [c != " " for c in line.ljust(28)]  # the lightest character of 5
