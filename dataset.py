@@ -27,6 +27,7 @@ SAMPLE = HERE / "data" / "sample-5000.npz"
 SAMPLE_SHA256 = "ec56671eedea578fe38198d455616f721540adb79079f21462763a80602814a0"
 TRAINING_CASES = {"MNIST": 60_000, "sample": 4_000}
 CHUNK = 50  # minibatches gathered at once
+SPECK = 0.1  # of the ink of an average row or column of a picture: less is none
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,8 @@ def as_digits(images: Tensor, labels: Tensor | None = None) -> Digits:
     if (
         images.dtype != torch.uint8
         or images.shape != wanted
+        or images.is_meta
+        or images.layout is not torch.strided
         or tensors[-1].dim() != (3 if labels is None else 1)
     ):
         kind = f"{str(images.dtype)[6:]} {tuple(images.shape)}"
@@ -155,54 +158,65 @@ def from_picture(picture: str | Path | Image.Image) -> Tensor:
     """A picture of a single digit, of any size, as MNIST would hold it: uint8 (28, 28).
 
     White on black (inverted if its border is light), scaled to fit into 20 x 20 pixels, and moved
-    by whole pixels until its centre of mass is in the middle. MNIST's images were made so from
-    NIST's, and come back as they are but for rounding. `picture` is a file or an image of Pillow.
-    Raises UserError if it cannot be read, or if nothing in it differs from its border.
+    by whole pixels until its centre of mass is in the middle, as MNIST was made of NIST's digits.
+    `picture` is a file or an image of Pillow. Raises UserError if it cannot be read, or if nothing
+    in it differs from its border.
     """
-    ink = _ink(picture if isinstance(picture, Image.Image) else _opened(Path(picture)))
-    rows, columns = (ink.any(axis).nonzero()[0] for axis in (1, 0))
-    left, top, right, bottom = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
-    scale = 20 / max(right - left, bottom - top)
-    size = [max(1, round(side * scale)) for side in (right - left, bottom - top)]
-    box, smooth = (left, top, right, bottom), Image.Resampling.BILINEAR
-    digit = np.asarray(Image.fromarray(ink).resize(size, smooth, box))
+    ink = _ink(_grey_levels(picture))
+    rows, columns = ((s > SPECK * s.mean()).nonzero()[0] for s in (ink.sum(1), ink.sum(0)))
+    ink = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    scale = 20 / max(ink.shape)
+    height, width = (max(1, round(side * scale)) for side in ink.shape)
+    digit = np.asarray(Image.fromarray(ink).resize((width, height), Image.Resampling.BILINEAR))
     starts = []  # of its rows and columns in the field
     for axis, length in enumerate(digit.shape):
         centre = digit.sum(1 - axis) @ np.arange(length) / digit.sum()
         starts.append(min(max(math.floor(14.5 - centre), 0), 28 - length))
     field = np.zeros((28, 28), np.uint8)
-    (y, x), (height, width) = starts, digit.shape
-    field[y : y + height, x : x + width] = digit.round()
+    field[starts[0] :, starts[1] :][:height, :width] = (digit * (255 / digit.max())).round()
     return torch.from_numpy(field)
 
 
-def _opened(path: Path) -> Image.Image:
-    """Upright. Raises UserError if Pillow cannot read it."""
-    check_regular(path)
+def _grey_levels(picture: str | Path | Image.Image) -> np.ndarray:
+    """float32 (height, width), upright. Raises UserError if there are none."""
+    is_file = isinstance(picture, str | Path)
+    if is_file:
+        check_regular(picture)
+    elif not isinstance(picture, Image.Image):
+        kind = type(picture).__name__
+        raise UserError(f"a picture is a file or an image of Pillow, not a {kind}")
     try:
-        with Image.open(path) as image:
-            return ImageOps.exif_transpose(image)
-    except UnidentifiedImageError:
-        raise UserError(f"{path} is not a picture") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"cannot read {path}: {getattr(error, 'strerror', 0) or error}") from None
+        image = ImageOps.exif_transpose(Image.open(picture) if is_file else picture)
+        if image.mode[0] not in "IF":  # those have more than 8 bits
+            paper = Image.new("RGBA", image.size, "white")
+            image = Image.alpha_composite(paper, image.convert("RGBA")).convert("L")
+        levels = np.asarray(image, np.float32)
+    except MemoryError:
+        raise
+    except Exception as error:  # each format has its own
+        reason = getattr(error, "strerror", None) or error
+        if isinstance(error, UnidentifiedImageError):
+            reason = "it is not a picture"
+        raise UserError(f"cannot read {picture}: {reason}") from None
+    if not np.isfinite(levels).all():
+        raise UserError(f"cannot use {picture}: it holds values that are not finite")
+    return levels
 
 
-def _ink(image: Image.Image) -> np.ndarray:
-    """float32 (height, width): 0 where it is like the border, up to 255. Raises UserError."""
-    if image.mode[0] not in "IF":  # those have more than 8 bits
-        clear = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(clear, image.convert("RGBA")).convert("L")
-    levels = np.asarray(image, np.float32)
-    border = np.concatenate([levels[0], levels[-1], levels[:, 0], levels[:, -1]])
-    if 2 * np.median(border) > levels.min() + levels.max():
+def _ink(levels: np.ndarray) -> np.ndarray:
+    """0 where a picture is like its border, which is paper, and more where it is not.
+
+    Raises UserError if it is so nowhere.
+    """
+    border = np.concatenate([levels[:1].ravel(), levels[-1:].ravel(), levels[:, 0], levels[:, -1]])
+    if levels.size and 2 * np.median(border) > levels.min() + levels.max():
         levels, border = -levels, -border
-    # The border is background. Paper is uneven: what it varies by there, it varies by elsewhere.
-    middle, high = np.quantile(border, [0.5, 0.95])
-    above = np.maximum(levels - (2 * high - middle), 0)
-    if not above.any():
+    # Paper is uneven. Ink in the border is above its median: below it is nothing but paper.
+    low, middle = np.quantile(border, [0.05, 0.5]) if levels.size else (0, 0)
+    ink = np.maximum(levels - middle - 2 * (middle - low), 0)
+    if not ink.any():
         raise UserError("there is no digit in the picture: nothing differs from its border")
-    return (above * (255 / above.max())).astype(np.float32)
+    return ink.astype(np.float32)
 
 
 def load_mnist(data_dir: str | Path | None = None, source: str = "auto") -> Mnist:

@@ -132,7 +132,8 @@ def distill(
     arithmetic_at = params.temperature if arithmetic_mean else None
     transfer_set = with_logits(transfer_set, teacher, arithmetic_at)
     warn_of_teacher(transfer_set)
-    return train(student, transfer_set, params, loss=loss or loss_of(params), **options)
+    loss = loss_of(params) if loss is None else loss
+    return train(student, transfer_set, params, loss=loss, **options)
 
 
 def with_logits(transfer_set: Digits, teacher: Model, arithmetic_at: float | None = None) -> Digits:
@@ -274,6 +275,7 @@ def run_together(stack: Sequence[Run], mnist: Mnist, precision: str) -> list[dic
         students = train_together(temperatures, seeds, mnist.training, first.params, **options)
         for one in stack:
             save_trained(one, *students[one.params.temperature, one.seed], mnist)
+            RunFiles(one.output).resume_point.unlink(missing_ok=True)  # of a training alone
     return [report(one.output) for one in stack]
 
 

@@ -253,6 +253,8 @@ def print_translated(rows: list[dict[str, Any]], distances: Sequence[int]) -> No
 def answer_of(path: Path, picture: Tensor) -> dict[str, Any]:
     """What the net in a file takes a picture, uint8 (28, 28), for: digit and probabilities."""
     (logits,) = logits_of(model_from(load_checkpoint(path)), picture[None])
+    if not torch.isfinite(logits).all():
+        raise UserError(f"the logits of {path} for this picture are not finite: it has no answer")
     probabilities = F.softmax(logits, dim=-1).tolist()
     return {"file": str(path), "answer": int(logits.argmax()), "probabilities": probabilities}
 

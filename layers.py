@@ -167,12 +167,15 @@ def init_weights(model: RectifierNet, std: float, seed: int = 0) -> None:
     The numbers depend on `seed` alone: they are drawn on the CPU whatever the model's device.
     Raises ValueError for a net with other layers, whose weights would stay as PyTorch drew them.
     """
+    linear_layers = {name for name, each in model.named_modules() if isinstance(each, nn.Linear)}
     drawn_here = {f"{layer}.{part}" for layer in LAYERS for part in ("weight", "bias")}
-    others = [name for name, _ in model.named_parameters() if name not in drawn_here]
-    if others:
+    other = drawn_here.symmetric_difference(name for name, _ in model.named_parameters())
+    if other or linear_layers != {*LAYERS}:
+        differing = ", ".join(sorted(other)) or "its layers"
+        name = type(model).__name__
         raise ValueError(
-            f"init_weights draws the weights of {', '.join(LAYERS)} alone; this "
-            f"{type(model).__name__} has {', '.join(others)} too: draw all of them yourself"
+            f"init_weights draws {', '.join(LAYERS)} with their biases; this {name} "
+            f"differs in {differing}: draw all its weights yourself"
         )
     generator = torch.Generator("cpu").manual_seed(operator.index(seed))
     for layer in (model.hidden1, model.hidden2, model.output):

@@ -106,9 +106,7 @@ def train_one_epoch(
         with autocast(device, precision):
             logits = model(batch.images)
         losses = loss(logits.float(), batch)
-        if losses.shape != logits.shape[:-2]:
-            shapes = f"{tuple(logits.shape[:-2])}, not {tuple(losses.shape)}"
-            raise UserError(f"the loss must be averaged over the minibatch: of shape {shapes}")
+        _check_loss(losses, logits.shape[:-2])
         (losses.sum() * factor).backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -118,6 +116,18 @@ def train_one_epoch(
         step += 1
         after_batch()
     return total / len(loader.digits)
+
+
+def _check_loss(losses: Any, shape: torch.Size) -> None:
+    """Raise UserError for what is not a loss of the net, averaged over the minibatch."""
+    if not isinstance(losses, Tensor) or not losses.requires_grad:
+        raise UserError(
+            "the loss must return a tensor that depends on the logits, "
+            f"not a {type(losses).__name__} without a gradient"
+        )
+    if losses.shape != shape:
+        shapes = f"{tuple(shape)}, not {tuple(losses.shape)}"
+        raise UserError(f"the loss must be averaged over the minibatch: of shape {shapes}")
 
 
 def constrain(model: nn.Module, max_squared_length: float) -> None:

@@ -95,11 +95,14 @@ def paired(errors: dict[float, dict[int, float]]) -> np.ndarray:
     return np.array([[found[seed] for seed in common] for found in errors.values()])
 
 
-def seeds_to_detect(difference: float, spread: float) -> int:
+def seeds_to_detect(difference: float, spread: float) -> int | None:
     """Of how many seeds a paired t-test at 5 % finds a true `difference` with 80 % probability.
 
-    `spread` is the standard deviation of the paired differences. Raises UserError without SciPy.
+    `spread` is the standard deviation of the paired differences. None is for more than 10,000.
+    Raises UserError without SciPy.
     """
+    if spread > 35 * difference:
+        return None
     fewest = (2.8 * spread / difference) ** 2  # if the standard deviation were known
     for seeds in count(max(2, int(fewest))):
         bound = student_t(0.975, seeds - 1)
@@ -111,27 +114,33 @@ def seeds_to_detect(difference: float, spread: float) -> int:
 
 
 def comparison(rows: Sequence[Row], column: str) -> str:
-    """The values of `column` less the one with the lowest mean, in the seeds that all have.
+    """A table: each value of `column` less the one with the lowest mean, in the seeds of both.
 
-    `rows` differ in nothing but this column and the seed. Raises UserError if two seeds or more are
-    not common to all values.
+    `rows` differ in nothing but this column and the seed. Raises UserError for a cell that is no
+    number.
     """
-    groups = grouped(rows, [column]).values()
     errors = {
         alike[0][column]: {number_in(row, "seed"): number_in(row, "errors") for row in alike}
-        for alike in groups
+        for alike in grouped(rows, [column]).values()
     }
-    pairs = sorted(zip(errors, paired(errors), strict=True), key=lambda pair: pair[1].mean())
-    (lowest, fewest), *others = pairs
+    lowest, *others = sorted(errors, key=lambda value: statistics.mean(errors[value].values()))
     header = [f"less {lowest} (the lowest mean)", "errors", "95 % interval", "seeds"]
     table = [[*header, f"seeds to detect {DETECTED} errors"]]
-    for name, each in others:
-        differences = (each - fewest).tolist()
-        mean, half = interval(differences)
-        needed = seeds_to_detect(DETECTED, deviation(differences))
-        between = f"{mean - half:+.1f} to {mean + half:+.1f}"
-        table.append([name, f"{mean:+.1f}", between, str(len(differences)), str(needed)])
+    for value in others:
+        seeds = errors[value].keys() & errors[lowest].keys()
+        differences = [errors[value][seed] - errors[lowest][seed] for seed in sorted(seeds)]
+        table.append([value, *_compared(differences)])
     return in_columns(table)
+
+
+def _compared(differences: Sequence[float]) -> list[str]:
+    """The cells of a row of `comparison` behind the value; one seed has no interval."""
+    if len(differences) < 2:
+        return ["", "two seeds needed", str(len(differences)), ""]
+    mean, half = interval(differences)
+    needed = seeds_to_detect(DETECTED, deviation(differences))
+    between = f"{mean - half:+.1f} to {mean + half:+.1f}"
+    return [f"{mean:+.1f}", between, str(len(differences)), str(needed or "over 10,000")]
 
 
 def runs_of(path: Path) -> list[Row]:
@@ -169,7 +178,8 @@ def main() -> None:
     with making(f"a summary of {args.file}"):
         print(means(rows))
         others = [name for name in names if name != args.compare]
-        for alike in grouped(rows, others).values() if args.compare else ():
+        groups = grouped(rows, others).values() if args.compare else ()
+        for alike in filter(varied, groups):
             setting = ", ".join(f"{name} {alike[0][name]}" for name in others)
             print(f"\n{setting}" if setting else "")
             print(comparison(alike, args.compare))

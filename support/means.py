@@ -4,11 +4,12 @@ import math
 import statistics
 from collections.abc import Sequence
 from contextlib import suppress
-from itertools import takewhile
 from typing import Any
 
 from support.errors import UserError
+from support.hyperparameters import HYPERPARAMETERS
 
+SETTING = ("data", "precision", "model", "teacher", "omit", "keep", *HYPERPARAMETERS, "objective")
 COUNTED = {  # the columns that are results, in words
     "errors": "errors",
     "paper_errors": "at the paper's shift",
@@ -49,7 +50,7 @@ def number_in(row: Row, column: str) -> float:
 
 def varied(rows: Sequence[Row]) -> list[str]:
     """The columns, of what was set for a run, in which the rows differ; less the seed."""
-    names = [name for name in takewhile("errors".__ne__, rows[0]) if name != "seed"]
+    names = [name for name in SETTING if name in rows[0]]
     return [name for name in names if len({value_of(row[name]) for row in rows}) > 1]
 
 
@@ -67,9 +68,12 @@ def means(rows: Sequence[Row]) -> str:
     `rows` are one or more runs that did not fail. Raises UserError for a cell that is no number.
     """
     names = varied(rows)
-    counted = [name for name in COUNTED if all(row.get(name) for row in rows)]
+    counted = [n for n in COUNTED if n == "errors" or all(row.get(n) for row in rows)]
     groups = []
     for alike in grouped(rows, names).values():
+        if len({number_in(row, "seed") for row in alike}) < len(alike):
+            setting = " ".join(f"{name} {alike[0][name]}" for name in names)
+            raise UserError(f"a seed has two rows of the same setting {setting}: delete one")
         errors = [[number_in(row, name) for row in alike] for name in counted]
         setting = [str(alike[0][name]) for name in names]
         cells = [*setting, *map(spread, errors), str(len(alike))]

@@ -3,7 +3,6 @@
 import argparse
 import csv
 import functools
-import inspect
 import io
 import platform
 import reprlib
@@ -86,30 +85,6 @@ def differences(path: Path, now: dict[str, Any], then: dict[str, Any]) -> str:
     ]
     again = "Rerun with its settings, choose another --output (for a single run), or delete it"
     return f"{path} belongs to another run: {'; '.join(found)}. {again}" if found else ""
-
-
-def objective_of(loss: Any, params: Any) -> str:
-    """The name of a loss and the numbers it was made with, less those that stand in `params`.
-
-    They are the variables of a closure, the arguments of a partial or the attributes of an object;
-    of a loss inside it as well. What `distillation_loss` returns has the name "distillation_loss".
-    """
-    if isinstance(loss, functools.partial):
-        made_with = dict(enumerate(loss.args)) | loss.keywords
-        loss = loss.func
-    elif inspect.isfunction(loss):
-        made_with = inspect.getclosurevars(loss).nonlocals
-    else:
-        made_with = dict(getattr(loss, "__dict__", {}))
-        made_with.pop("training", None)  # the mode of a module
-    name = getattr(loss, "__qualname__", type(loss).__qualname__).replace(".<locals>", "")
-    numbers = []
-    for key, value in made_with.items():
-        if (inspect.isfunction(value) or isinstance(value, functools.partial)) and value != loss:
-            numbers.append(f"{key}=({objective_of(value, params)})")
-        elif isinstance(value, int | float | str) and vars(params).get(key) != value:
-            numbers.append(f"{key}={value}")
-    return " ".join([name.removesuffix(".loss"), *sorted(numbers)])
 
 
 def record_of(path: Path) -> dict[str, Any]:

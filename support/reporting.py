@@ -14,7 +14,7 @@ from tqdm import tqdm
 from layers import RectifierNet
 from support.checkpoints import load_checkpoint
 from support.errors import UserError
-from support.files import sha256
+from support.files import as_plain, sha256
 from support.paper import paper_errors
 from support.runs import Run
 
@@ -145,7 +145,8 @@ def description(path: Path) -> dict[str, Any]:
     """What a checkpoint records, all but the weights, and its SHA-256."""
     record = load_checkpoint(path)
     del record["state_dict"], record["format_version"]
-    return {"file": str(path), "sha256": sha256(path), **record}
+    about = {"file": str(path), "sha256": sha256(path)}
+    return about | as_plain(record) | about
 
 
 def describe(described: dict[str, Any]) -> str:
@@ -162,7 +163,9 @@ def describe(described: dict[str, Any]) -> str:
 def _in_words(value: Any) -> str:
     if isinstance(value, dict):
         return " ".join(f"{name}={_in_words(each)}" for name, each in value.items())
-    return ",".join(map(_in_words, value)) if isinstance(value, list) else str(value)
+    if isinstance(value, list):
+        return ",".join(map(_in_words, value))
+    return str(value) if str(value).isprintable() else repr(value)
 
 
 def report(output: Path) -> dict[str, Any]:

@@ -117,12 +117,8 @@ class RunFiles:
             return str(error)
         return differences(self.checkpoint, identity(record), earlier)
 
-    def are_begun(self, run: Run) -> bool:
-        """Whether the `run` is finished, or was stopped and can be continued."""
-        return self.resume_point.exists() or self.are_finished(run)
-
     def are_finished(self, run: Run) -> bool:
-        """Whether the `run` is to be continued and its checkpoint is there already, whole.
+        """Whether the `run` is to be continued and its checkpoint is there already.
 
         Raises UserError for one of another run if the user asked to resume it.
         """

@@ -22,7 +22,8 @@ from support.errors import Stopped, TrainingFailed, UserError
 from support.files import check_regular, locked, sha256
 from support.machine import processes
 from support.means import Row, means, value_of
-from support.records import RESULT_COLUMNS, command_line, identity, objective_of
+from support.objective import objective_of
+from support.records import RESULT_COLUMNS, command_line, identity
 from support.runs import FOLDER, Run, RunFiles, belongs_to, make_folder
 
 STACKED_UNITS = 100  # up to here a stack of students takes less time than one after the other
@@ -73,8 +74,8 @@ class Results:
     def stacks(self) -> Iterator[list[Run]]:
         """This process's groups of small students, each temperature with each seed.
 
-        They are to be trained together, and are in `todo` as well if that fails, or if some of a
-        group are begun.
+        They are to be trained together, all of a group if one is missing: in another stack they
+        would be rounded differently. They are in `todo` as well, if that fails.
         """
         groups: dict[tuple, list[Run]] = {}
         for run in filter(is_stackable, self.runs):
@@ -84,7 +85,8 @@ class Results:
         alone = [run for run in self.mine if not is_stackable(run)]
         self.mine = [*itertools.chain(*stacks), *alone]
         for stack in map(self._without_row, stacks):
-            stack = [run for run in stack if not RunFiles(run.output).are_begun(run)]
+            if all(RunFiles(run.output).are_finished(run) for run in stack):
+                continue
             temperatures = {run.params.temperature for run in stack}
             if 1 < len(stack) == len(temperatures) * len({run.seed for run in stack}):
                 yield stack
@@ -207,6 +209,7 @@ def read_rows(path: Path, header: Sequence[str] | None = None) -> list[dict[str,
 
     Raises UserError if it holds something else.
     """
+    check_regular(path)
     try:
         text = path.read_bytes().decode("utf-8-sig")  # a spreadsheet may add a byte order mark
         reader = csv.DictReader(io.StringIO(text, newline=""))
@@ -229,5 +232,4 @@ def _results_path(args: Namespace, runs: Sequence[Run]) -> Path:
     of_runs = path.suffix in (".pt", ".lock", ".resume", ".part") or path.name.endswith(".pt.csv")
     if of_runs or belongs_to(path, runs):
         raise UserError(f"--results {path} looks like a file of a run: choose another name")
-    check_regular(path)
     return path

@@ -5,17 +5,19 @@ import functools
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from common import comparable, first_student, random_net, same_weights, some_params
+from torch import nn
 
 import distillation
 import train
 from distillation import distill, distillation_loss
-from support.checkpoints import load_checkpoint
+from support.checkpoints import load_checkpoint, load_model
 from support.files import locked
-from support.records import objective_of
+from support.objective import objective_of
 from train import hard_loss
 
 NONE = SimpleNamespace()
@@ -28,7 +30,7 @@ def smoothed(amount, inner=hard_loss):
     return loss
 
 
-def squared(logits, batch, weight=1.0):
+def squared(logits, batch, weight=1):
     """Matching of logits, as [KD] s.2.1 has it."""
     return weight * (logits - batch.teacher_logits).square().mean()
 
@@ -39,6 +41,12 @@ class Weighted:
 
     def __call__(self, logits, batch):
         return self.weight * hard_loss(logits, batch)
+
+    loss = __call__
+
+
+def closure(value):
+    return lambda logits, batch: value * hard_loss(logits, batch)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +73,34 @@ def test_losses_that_differ_in_a_number_differ():
     made = (distillation_loss(8, 0), distillation_loss(9, 0), smoothed(0.1), smoothed(0.2))
     made += (functools.partial(squared, weight=2), squared, Weighted(1), Weighted(2))
     made += (smoothed(0.1, Weighted(1).__call__), smoothed(0.1, smoothed(0.2)))
-    assert len({objective_of(loss, NONE) for loss in made}) == len(made)
+    made += (smoothed(0.1, Weighted(2).__call__), Weighted(1).loss, Weighted(2).loss)
+    made += tuple(map(closure, (1, 2, True, None, np.float32(3), [1, 2], {"a": torch.tensor(1)})))
+    made += (closure(torch.ones(10)), closure(torch.zeros(10)), closure(torch.ones(10, 10)))
+    made += (closure(torch.zeros(10, 10)), closure(random_net()), closure(nn.Linear(1, 1)))
+    told = [objective_of(loss, NONE) for loss in made]
+    assert len({*told}) == len(made), told
+    assert max(map(len, told)) < 100
+
+
+def test_any_callable_has_an_objective():
+    def one(logits, batch):
+        return other(logits, batch)
+
+    def other(logits, batch):
+        return one(logits, batch)
+
+    odd = functools.partial(functools.partial(squared, weight=2), weight=3)
+    assert objective_of(odd, NONE) == "squared weight=3"
+    for loss in (one, other, torch.sum, np.mean, nn.ReLU(), functools.cache(one)):
+        assert 0 < len(objective_of(loss, NONE)) < 200
+    early = []
+
+    def later(logits, batch):
+        return value
+
+    early.append(objective_of(later, NONE))  # its variable has no value yet
+    value = 1
+    assert objective_of(later, NONE) == f"{early[0]} value={value}"
 
 
 def test_numbers_that_are_hyperparameters_are_recorded_as_such_alone():
@@ -94,11 +129,11 @@ def test_another_loss_is_another_run(call, teacher, monkeypatch, capsys):
     call(distillation, words)
     out = capsys.readouterr().out
     assert "finished already" not in out and "renamed to" in out
-    assert load_checkpoint(path)["objective"] == "squared"
+    assert load_checkpoint(path)["objective"] == "squared weight=1"
     call(distillation, words)
     assert "1 of them in rows.csv already" in capsys.readouterr().out
     first, second = rows_of("rows.csv")
-    assert (first["objective"], second["objective"]) == ("distillation_loss", "squared")
+    assert (first["objective"], second["objective"]) == ("distillation_loss", "squared weight=1")
     assert first["sha256"] != second["sha256"]
     with_loss(monkeypatch, functools.partial(squared, weight=0.5))
     call(distillation, words)
@@ -176,6 +211,23 @@ def test_a_stack_whose_students_are_there_is_not_trained_again(call, teacher, ba
     batches.clear()
     call(distillation, words, "--results others.csv")
     assert comparable(rows_of("others.csv")) == before and not batches
+
+
+def test_a_stack_that_was_killed_while_it_was_saved_is_the_same_in_the_end(call, teacher):
+    """All its students are trained again: alone, or in a smaller stack, rounding would differ."""
+    words = f"--teacher {teacher} --hidden-units 12 --epochs 2 --quiet --temperature 2 8 --seed 0 1"
+    call(distillation, words, "--results whole.csv")
+    nets = sorted(Path("runs").glob("*.pt"))
+    weights = [load_model(path) for path in nets]
+    for path in nets[:3]:
+        path.unlink()
+    Path(f"{nets[1]}.resume").write_bytes(b"of a training alone")
+    call(distillation, words, "--results lines.csv")
+    assert comparable(rows_of("lines.csv")) == comparable(rows_of("whole.csv"))
+    assert sorted(Path("runs").glob("*.pt*")) == sorted(
+        path for net in nets for path in (net, Path(f"{net}.csv"))
+    )
+    assert all(map(same_weights, weights, map(load_model, nets)))
 
 
 def test_a_stack_does_not_begin_if_another_run_is_writing_one_of_its_files(teacher, stops):

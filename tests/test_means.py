@@ -123,6 +123,24 @@ def test_values_are_compared_seed_by_seed_within_the_same_setting(summarized, pa
             assert words[5:] == ["4", str(seeds_to_detect(5, differences.std(ddof=1)))]
 
 
+def test_values_with_too_few_seeds_in_common_are_told_apart(summarized, tmp_path):
+    rows = [(30, 2, s, 5 + s) for s in range(3)] + [(30, 4, 1, 70)]
+    rows += [(30, 8, s, 60 + s**2) for s in (1, 2, 7)] + [(300, 2, 0, 5), (300, 2, 1, 5)]
+    status, out, _ = summarized(write(tmp_path / "rows.csv", rows), "--compare", "temperature")
+    *_, first, second = (line.split() for line in out.splitlines())
+    assert status == 0 and "hidden_units 300\n" not in out  # there is nothing to compare with
+    assert [first[0], second[0]] == ["4", "8"] and first[-1] == "1" and second[-2] == "2"
+    assert "two seeds needed" in out
+
+
+def test_settings_are_told_by_their_names_wherever_they_stand(summarized, tmp_path):
+    path = tmp_path / "rows.csv"
+    lines = ["1,6,20,", "0,5,1,", "0,4,20,", "1,9,1,"]
+    path.write_text("seed,errors,temperature,problem\n" + "\n".join(lines) + "\n")
+    _, out, _ = summarized(path)
+    assert [line.split()[0] for line in out.splitlines()] == ["temperature", "20", "1"]
+
+
 @pytest.mark.parametrize("deviation", [0.0, 2.0, 6.0, 40.0])
 def test_so_many_seeds_find_the_difference_in_four_of_five_experiments(deviation):
     seeds = seeds_to_detect(5, deviation)
@@ -139,7 +157,8 @@ def test_so_many_seeds_find_the_difference_in_four_of_five_experiments(deviation
 def test_the_number_of_seeds_is_that_of_the_textbooks():
     """A paired t-test at 5 % with a power of 80 % needs 34 pairs for half a deviation."""
     assert seeds_to_detect(5, 10.0) == 34 and seeds_to_detect(5, 5.0) == 10
-    assert seeds_to_detect(5, 5000.0) == pytest.approx((2.8016 * 1000) ** 2, rel=1e-3)
+    assert seeds_to_detect(5, 150.0) == pytest.approx((2.8016 * 30) ** 2, rel=1e-3)
+    assert seeds_to_detect(5, 200.0) is None
 
 
 def test_every_file_of_the_project_has_its_means(summarized):
@@ -159,7 +178,9 @@ def test_runs_that_failed_are_left_out_and_counted(summarized, tmp_path):
     [
         ([(30, 2, 0, 5), (30, 2, 1, 7)], ["--compare", "temperature"], "temperature none"),
         ([(30, 2, 0, 5), (30, 4, 0, 7)], ["--compare", "units"], "units temperature"),
-        ([(30, 2, 0, 5), (30, 4, 1, 7)], ["--compare", "temperature"], "rows.csv seeds common"),
+        ([(30, 2, 0, 5), (30, 2, 0, 7)], [], "rows.csv seed two rows"),
+        ([(30, 2, 0, 5), (30, 4, 0, 7), (30, 4, 0, 7)], [], "two rows temperature 4"),
+        ([(30, 2, 0, "")], [], "rows.csv errors number"),
         ([(30, 2, 0, "", "not finite")], [], "rows.csv failed"),
         ([], [], "rows.csv no runs"),
         ([(30, 2, 0, "many")], [], "rows.csv errors many"),

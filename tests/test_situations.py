@@ -549,8 +549,45 @@ class Deeper(SmallNet):
 def test_a_net_with_another_layer_is_not_left_with_weights_that_nobody_drew():
     net = Deeper()
     before = weights_of(net)
-    with pytest.raises(ValueError, match=r"hidden3\.weight, hidden3\.bias"):
+    with pytest.raises(ValueError, match=r"hidden3\.bias, hidden3\.weight"):
         init_weights(net, 0.1)
+    assert same_weights(net, before)
+
+
+def nets_with_other_layers():
+    for layer in (nn.Linear(12, 10, bias=False), nn.Identity(), nn.Conv1d(12, 10, 1)):
+        net = SmallNet(12)
+        net.output = layer
+        yield net
+    shared = SmallNet(784)
+    shared.hidden2 = shared.hidden1
+    yield shared
+    yield nn.Linear(784, 10)
+
+
+@pytest.mark.parametrize("net", list(nets_with_other_layers()), ids=str)
+def test_nets_with_other_layers_are_not_given_first_weights(net):
+    before = weights_of(net)
+    with pytest.raises(ValueError, match="draw all its weights yourself"):
+        init_weights(net, 0.1)
+    assert same_weights(net, before)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda logits, batch: None,
+        lambda logits, batch: 1.0,
+        lambda logits, batch: (logits.mean(), 1),
+        lambda logits, batch: logits.detach().mean(),
+        lambda logits, batch: torch.tensor(1.0),
+    ],
+)
+def test_what_a_loss_must_return_is_said(some_digits, loss):
+    net = random_net()
+    before = weights_of(net)
+    with pytest.raises(UserError, match="must return a tensor that depends on the logits"):
+        train.train(net, some_digits, some_params(), loss=loss)
     assert same_weights(net, before)
 
 
