@@ -16,8 +16,10 @@ from common import MNIST_ROOT, ROOT, everything_in, split_words
 
 import dataset
 import evaluate
+import explore
 import train
 from dataset import Digits, Mnist, load_mnist
+from support.page import page
 from support.script import run_script
 
 
@@ -59,10 +61,14 @@ def clean_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
         signal.signal(signum, handler)
 
 
+def mnist_is_here() -> bool:
+    raw = MNIST_ROOT / "MNIST" / "raw"
+    return all((raw / n).is_file() or (raw / f"{n}.gz").is_file() for n in dataset.SHA256)
+
+
 @pytest.fixture(scope="session")
 def mnist() -> Mnist:
-    raw = MNIST_ROOT / "MNIST" / "raw"
-    if not all((raw / n).is_file() or (raw / f"{n}.gz").is_file() for n in dataset.SHA256):
+    if not mnist_is_here():
         pytest.skip(f"MNIST is not in {MNIST_ROOT}")
     return load_mnist(MNIST_ROOT, "mnist")
 
@@ -86,7 +92,7 @@ def call(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         line = split_words(*words)
         if "--data" not in line:
             line += ["--data", "sample"]
-        if "--device" not in line and script is not evaluate:
+        if "--device" not in line and script not in (evaluate, explore):
             line += ["--device", "cpu"]
         monkeypatch.setattr("sys.argv", [f"{script.__name__}.py", *line])
         script.main()
@@ -139,6 +145,21 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr("sys.argv", line)
         train.main()
     return path
+
+
+@pytest.fixture(scope="session")
+def explored(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """The page of the published nets: its file, what it carries, and the data it is made from.
+
+    MNIST if it is here, else the sample.
+    """
+    if not all(path.exists() for path in explore.PUBLISHED):
+        pytest.skip("the published checkpoints are not in models/")
+    digits = load_mnist(MNIST_ROOT, "mnist") if mnist_is_here() else load_mnist(source="sample")
+    data = explore.explored(explore.PUBLISHED, digits)
+    file = tmp_path_factory.mktemp("page") / "explore.html"
+    file.write_bytes(page("explore", data))
+    return SimpleNamespace(file=file, data=data, mnist=digits)
 
 
 @pytest.fixture

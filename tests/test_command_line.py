@@ -12,6 +12,7 @@ from common import FAKE_TENSORBOARD, FakeWriter, Reached, stop_when_understood
 import distillation
 import distillation_no_three
 import evaluate
+import explore
 import train
 from support.checkpoints import load_checkpoint
 from support.hyperparameters import default_params
@@ -98,13 +99,15 @@ def test_a_path_that_starts_with_the_home_folder_is_expanded(call, monkeypatch, 
         (distillation, "Distilled", {}),
         (distillation_no_three, "Distilled", distillation_no_three.DEFAULTS),
         (evaluate, None, {}),
+        (explore, None, {}),
     ],
 )
 def test_help_tells_every_hyperparameter_with_its_meaning_and_values(stops, script, kind, own):
     stop = stops(script, "--help")
     assert (stop.status, stop.err) == (0, "")
     if kind is None:
-        assert all(flag in stop.out for flag in ("--json", "--data", "--data-dir", "CHECKPOINT"))
+        own_flag = {evaluate: "--json", explore: "--open"}[script]
+        assert all(flag in stop.out for flag in (own_flag, "--data", "--data-dir", "CHECKPOINT"))
         return
     told = dict(re.findall(r"^  --([\w-]+) [^[]+\[[\w|]+ \.\.\.\]\s+(.*)$", stop.out, re.MULTILINE))
     local, paper = (vars(default_params(params, kind)) for params in ("local", "paper"))
@@ -115,7 +118,7 @@ def test_help_tells_every_hyperparameter_with_its_meaning_and_values(stops, scri
         assert all(f"{value}" in defaults for value in values)
 
 
-@pytest.mark.parametrize("script", [train, distillation, distillation_no_three, evaluate])
+@pytest.mark.parametrize("script", [train, distillation, distillation_no_three, evaluate, explore])
 def test_the_examples_in_the_help_can_be_parsed(script, monkeypatch, capsys):
     """Each is a command line of this script that is not refused."""
     examples = script.EXAMPLES.splitlines()

@@ -14,6 +14,7 @@ import dataset
 import distillation
 import distillation_no_three
 import evaluate
+import explore
 import train
 from dataset import pixels
 from distillation import distill
@@ -31,7 +32,7 @@ RESULTS = (ROOT / "results" / "README.md").read_text()
 USAGE = (ROOT / "docs" / "usage.md").read_text()
 SCRIPTS = {
     f"{script.__name__}.py": script
-    for script in (train, distillation, distillation_no_three, evaluate)
+    for script in (train, distillation, distillation_no_three, evaluate, explore)
 }
 
 
@@ -160,9 +161,11 @@ def test_the_help_shows_what_the_runs_printed():
 
 def test_the_figures_are_there_and_small():
     shown = re.findall(r"!\[[^\]]+\]\((?:\.\./)?(figures/\w+\.png)\)", README + RESULTS)
-    assert sorted(shown) == sorted(f"figures/{name}.png" for name in figures.DRAWINGS)
+    names = [*figures.DRAWINGS, "explore"]  # the latter by results.screenshot
+    assert sorted(shown) == sorted(f"figures/{name}.png" for name in names)
     sizes = [(ROOT / path).stat().st_size for path in shown]
     assert sum(sizes) < 1.5e6
+    assert (ROOT / "figures" / "explore.png").stat().st_size < 3e5
 
 
 def headings(page: Path) -> set[str]:

@@ -11,6 +11,7 @@ from common import SMALL
 import distillation
 import distillation_no_three
 import evaluate
+import explore
 import train
 from support.checkpoints import load_checkpoint
 from support.errors import UserError
@@ -66,7 +67,7 @@ BAD = [
     (train, "--device tpu"),
     (train, "--precision fp8"),
     # flags and arguments that there are not
-    *[(script, "--verbose") for script in (train, *STUDENTS, evaluate)],
+    *[(script, "--verbose") for script in (train, *STUDENTS, evaluate, explore)],
     (train, "--epoch 3"),
     (train, "--foo\nbar"),
     (train, "--temperature 3"),
@@ -87,6 +88,9 @@ BAD = [
     (train, f"{SMALL} --output net.pt --log text.pt"),
     (distillation, "--output net.pt --resume"),
     (evaluate, "--json --verify"),
+    (explore, "--open page"),
+    (explore, "--output page.pt"),
+    (explore, "--output"),
     # together with the data
     (train, f"{SMALL} --batch-size 4001 --output net.pt"),
     (distillation, "--batch-size 4001 --output net.pt"),
@@ -97,7 +101,7 @@ PLACES = ("missing", "folder", "text.pt", "pipe")
 NAMED = [
     *[(script, "--device", name) for script in (train, *STUDENTS) for name in DEVICES],
     *[(script, "--teacher", path) for script in STUDENTS for path in PLACES],
-    *[(evaluate, "", path) for path in PLACES],
+    *[(script, "", path) for script in (evaluate, explore) for path in PLACES],
     *[(train, "--data mnist --data-dir", path) for path in PLACES if path != "folder"],
     (evaluate, "text.pt --data mnist --data-dir", "missing"),
     *[(train, f"{SMALL} --output", path) for path in ("missing/net.pt", "text.pt/net.pt")],
@@ -105,6 +109,8 @@ NAMED = [
     *[(train, f"{SMALL} --resume --output", path) for path in ("net.pt", "text.pt")],
     *[(script, "--epochs 1 --output", "folder") for script in STUDENTS],
     (distillation, "--epochs 1 --output", "missing/net.pt"),
+    (explore, "--output", "missing/page.html"),
+    (explore, "--output", "folder.html"),
 ]
 NAMED = [(script, f"{words} {last}".strip(), last) for script, words, last in NAMED]
 
@@ -118,6 +124,7 @@ def test_bad_input_gives_one_line_and_status_2_and_writes_nothing(
     if DEVICES.get(naming):
         pytest.skip(f"this machine has {naming}")
     Path("folder").mkdir()
+    Path("folder.html").mkdir()
     os.mkfifo("pipe")
     Path("text.pt").write_text("hello")
     if script in STUDENTS and "--teacher" not in words:

@@ -12,6 +12,7 @@ SCRIPTS = [
     "train",
     "distillation",
     "distillation_no_three",
+    "explore",
 ]  # each imports earlier ones
 READ = ["layers", "dataset", "training_params"]
 # What files of these rooms may import of the project, beside other files of their own folder.
