@@ -264,7 +264,7 @@ def with_nets(
 
 def run_together(stack: Sequence[Run], mnist: Mnist, precision: str) -> list[dict[str, Any]]:
     """As `run` for a stack of small students, which cannot be resumed; their checkpoints."""
-    first, counted = stack[0], "held-out errors" if mnist.held_out else "test errors"
+    first, counted = stack[0], f"mean {'held-out' if mnist.held_out else 'test'} errors"
     temperatures = [*dict.fromkeys(one.params.temperature for one in stack)]
     seeds = [*dict.fromkeys(one.seed for one in stack)]
     progress = Progress(first.quiet, counted, name=f"{len(stack)} students together")

@@ -12,6 +12,7 @@ only 7s and 8s. evaluate.py counts errors; this script shows them.
 
 import argparse
 import math
+import os
 import sys
 import webbrowser
 from collections import Counter
@@ -29,7 +30,7 @@ from support.checkpoints import MODELS, load_checkpoint, model_from
 from support.command_line import Parser, data_flags, user_path
 from support.errors import UserError
 from support.files import check_regular, replace_file
-from support.page import packed, packed_net, page
+from support.page import packed, packed_net, page, rounded
 from support.runs import FOLDER, make_folder
 from support.script import run_script
 from support.teacher import note_on_data
@@ -45,6 +46,7 @@ PUBLISHED = [
     )
 ]
 PLAIN, DISPUTED = 2, 30  # test digits to pick: of each class, and on which two nets disagree
+CHANGED = 5 / 10_000  # answers that may differ, as the page carries rounded weights
 TURNED = 24  # test digits beside a shift that it turns right
 
 EXAMPLES = """\
@@ -70,7 +72,8 @@ def unseen_digits(checkpoint: dict[str, Any]) -> tuple[str, list[int]] | None:
 
 def in_words(digits: Sequence[int]) -> str:
     """As in "7s and 8s"."""
-    return " and ".join(f"{digit}s" for digit in digits)
+    *others, last = (f"{digit}s" for digit in digits)
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def name_of(checkpoint: dict[str, Any]) -> str:
@@ -90,18 +93,19 @@ def detail_of(checkpoint: dict[str, Any]) -> str:
     units = f"{checkpoint['hidden_units']:,} units per layer"
     temperature = checkpoint.get("parameters", {}).get("temperature")
     if checkpoint.get("teacher"):
-        at = f" at T = {temperature:g}" if isinstance(temperature, int | float) else ""
+        known = type(temperature) in (int, float) and 0 < temperature < 1e6
+        at = f" at T = {temperature:g}" if known else ""
         return f"{units}, learned from soft targets{at}"
     return f"{units}, learned from labels" if "teacher" in checkpoint else units
 
 
 def labelled(checkpoints: Sequence[dict[str, Any]], paths: Sequence[Path]) -> list[dict[str, str]]:
-    """Name and detail of each net; the file, too, where these alone are those of another net."""
-    labels = [(name_of(checkpoint), detail_of(checkpoint)) for checkpoint in checkpoints]
-    times = Counter(labels)
+    """Name and detail of each net; where another net has the same name, its file is in it."""
+    names = [name_of(checkpoint) for checkpoint in checkpoints]
+    times = Counter(names)
     return [
-        {"name": name, "detail": f"{detail} ({path})" if times[name, detail] > 1 else detail}
-        for (name, detail), path in zip(labels, paths, strict=True)
+        {"name": f"{name} ({path})" if times[name] > 1 else name, "detail": detail_of(checkpoint)}
+        for name, checkpoint, path in zip(names, checkpoints, paths, strict=True)
     ]
 
 
@@ -145,13 +149,19 @@ def net_data(path: Path, checkpoint: dict[str, Any], mnist: Mnist) -> tuple[dict
     """What the page carries of a net, and its answers on the test set: int64 (N,).
 
     Answers and margins are PyTorch's, of weights that are not rounded. Raises UserError if the
-    logits are not finite.
+    logits are not finite, or too large to be compared, or if rounding would change many answers.
     """
     net = model_from(checkpoint)
     logits = logits_of(net, mnist.test.images)
-    if not torch.isfinite(logits).all():
-        raise UserError(f"{path} returns logits that are not finite: leave it out")
+    if not (logits.abs() < 1e30).all():
+        raise UserError(f"{path} returns logits that are not finite, or too large: leave it out")
     answers = logits.argmax(1)
+    changed = int((logits_of(rounded(net), mnist.test.images).argmax(1) != answers).sum())
+    if changed > max(1, CHANGED * len(answers)):
+        raise UserError(
+            f"{path} cannot be shown: rounded for the page, {changed} of its {len(answers):,} "
+            "answers change, as a weight is far larger than the others: leave it out"
+        )
     shift = shift_data(logits, mnist, unseen_digits(checkpoint))
     return packed_net(net) | {"answers": packed(answers.byte()), "shift": shift}, answers
 
@@ -203,7 +213,7 @@ def test_in_words(mnist: Mnist) -> str:
 def html_path(text: str) -> Path:
     """Where to write the page. Raises UserError for a name that browsers do not show as a page."""
     path = user_path(text)
-    if path.suffix != ".html":
+    if path.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"argument --output: {path} must end in .html, or browsers show its source")
     check_regular(path)
     return path
@@ -224,6 +234,8 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     args = parse_arguments()
     paths = list(dict.fromkeys(args.checkpoints)) or PUBLISHED
+    if os.path.realpath(args.output) in map(os.path.realpath, paths):
+        raise UserError(f"--output {args.output} would replace a checkpoint: choose another name")
     data = explored(paths, load_mnist(args.data_dir, args.data))
     content = page("explore", data)
     make_folder(args.output)

@@ -25,7 +25,7 @@ NINE: list[Stroke] = [
     [(188, 66), (187, 90), (183, 120), (178, 150), (172, 180), (166, 210), (160, 238)],
 ]
 TEMPERATURE = 8
-SIZE = {"width": 1280, "height": 640}
+SIZE = {"width": 1280, "height": 660}
 
 
 @contextmanager

@@ -3,9 +3,9 @@
 Prints mean ± standard deviation of the errors for each setting in a CSV file of runs, the lowest
 first. `--compare temperature` compares its values seed by seed:
 
-    less 3.0 (the lowest mean)  errors  95 % interval    seeds  seeds to detect 5 errors
-    2.5                         +6.3    -6.2 to +18.8    10     99
-    2.0                         +21.0   +10.2 to +31.8   10     74
+    more than 3.0 by  errors  95 % interval   seeds  seeds to detect 5 errors
+    2.5               +6.3    -6.2 to +18.8   10     99
+    2.0               +21.0   +10.2 to +31.8  10     74
 
 An interval holds for a single comparison that was named beforehand. So many seeds detect a
 difference of five errors with a probability of 80 %, by a paired t-test at 5 %.
@@ -33,6 +33,9 @@ python -m results.summary results/distilled_800.csv
 python -m results.summary results/distilled_300.csv --compare temperature
 """
 DETECTED = 5  # errors
+CAVEAT = """\
+An interval holds for a single comparison that was named beforehand, and for nets of these teachers.
+The last column is rough: the spread of a few differences may be off by half."""
 
 
 @contextmanager
@@ -124,7 +127,7 @@ def comparison(rows: Sequence[Row], column: str) -> str:
         for alike in grouped(rows, [column]).values()
     }
     lowest, *others = sorted(errors, key=lambda value: statistics.mean(errors[value].values()))
-    header = [f"less {lowest} (the lowest mean)", "errors", "95 % interval", "seeds"]
+    header = [f"more than {lowest} by", "errors", "95 % interval", "seeds"]
     table = [[*header, f"seeds to detect {DETECTED} errors"]]
     for value in others:
         seeds = errors[value].keys() & errors[lowest].keys()
@@ -140,7 +143,8 @@ def _compared(differences: Sequence[float]) -> list[str]:
     mean, half = interval(differences)
     needed = seeds_to_detect(DETECTED, deviation(differences))
     between = f"{mean - half:+.1f} to {mean + half:+.1f}"
-    return [f"{mean:+.1f}", between, str(len(differences)), str(needed or "over 10,000")]
+    needed = f"{needed:,}" if needed else "over 10,000"
+    return [f"{mean:+.1f}", between, str(len(differences)), needed]
 
 
 def runs_of(path: Path) -> list[Row]:
@@ -183,6 +187,8 @@ def main() -> None:
             setting = ", ".join(f"{name} {alike[0][name]}" for name in others)
             print(f"\n{setting}" if setting else "")
             print(comparison(alike, args.compare))
+        if args.compare:
+            print("\n" + CAVEAT)
 
 
 if __name__ == "__main__":

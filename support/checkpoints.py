@@ -68,7 +68,8 @@ def _check_units(units: int, record: dict[str, Any]) -> None:
 def scaled_net(model: nn.Module) -> RectifierNet:
     """The copy for test time, without dropout. Raises UserError if it computes something else."""
     if not isinstance(model, RectifierNet) or type(model).__name__ not in ARCHITECTURES:
-        raise UserError(f"a {type(model).__name__} is not a {' or a '.join(ARCHITECTURES)}")
+        known = " or a ".join(ARCHITECTURES)
+        raise UserError(f"a {type(model).__name__} is not a {known}: save it with torch.save")
     generator = torch.Generator("cpu").manual_seed(0)
     pixels = torch.rand(100, PIXELS, generator=generator, dtype=torch.float32, device="cpu")
     modes = [(module, module.training) for module in model.modules()]

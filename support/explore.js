@@ -2,7 +2,7 @@
 const data = JSON.parse(document.getElementById("data").textContent), { nets, test } = data;
 const SIDE = 280, FIELD = 28, PEN = 24;  // pixels: of the board, of MNIST's images, of the stroke
 let image = null, picked = false;  // what the nets see, and whether it is a test digit
-let last = null, shown = 120;  // where the pen was, while it is down; how many errors are listed
+let last = null, pointer, shown = 120;  // where the pen was, if it is down; its id; errors listed
 const find = (selector, inside = document) => inside.querySelector(selector);
 const write = (text, selector, inside) => { find(selector, inside).textContent = text; };
 const make = (tag, properties) => Object.assign(document.createElement(tag), properties);
@@ -92,10 +92,8 @@ function startOf(rows) {
 }
 
 const transposed = (rows) => rows[0].map((_, k) => rows.map((row) => row[k]));
-const inked = (rows) => {
-  const sums = rows.map(sumOf), least = 0.1 * sumOf(sums) / sums.length;  // less is but specks
-  return sums.flatMap((sum, k) => sum > least ? [k] : []);
-};
+const inked = (rows) => rows.map(sumOf).flatMap((sum, k, sums) =>
+  sum > 0.1 * sumOf(sums) / sums.length ? [k] : []);  // less is but specks
 
 /** A drawing as MNIST would hold it, null if blank: the arithmetic of dataset.from_picture. */
 function prepared(rows) {
@@ -133,12 +131,13 @@ pen.rect(1, 1, SIDE - 2, SIDE - 2);  // the border stays black: so ink is white,
 pen.clip();
 Object.assign(pen, { strokeStyle: "white", lineWidth: PEN, lineCap: "round", lineJoin: "round" });
 board.onpointerdown = (event) => {
-  board.setPointerCapture(event.pointerId);
+  if (last || event.button) return;  // one finger draws, and one button
+  board.setPointerCapture(pointer = event.pointerId);
   if (picked) wipe();
   draw(event);
 };
-board.onpointermove = (event) => { if (last) draw(event); };
-board.onpointerup = board.onpointercancel = () => { last = null; };
+board.onpointermove = (event) => { if (last && event.pointerId === pointer) draw(event); };
+board.onlostpointercapture = (event) => { if (event.pointerId === pointer) last = null; };
 
 function paint(canvas, levels) {
   const pixels = new ImageData(FIELD, FIELD);
@@ -157,6 +156,7 @@ function thumbnail(index, caption, answer) {
     pen.imageSmoothingEnabled = false;
     pen.drawImage(canvas, 0, 0, SIDE, SIDE);
     show(levels, true);
+    if (!button.closest("#panels")) board.scrollIntoView({ block: "nearest" });
   };
   return button;
 }
@@ -203,7 +203,7 @@ function verdict({ group }, values, at) {
   if (!values) return "Draw a digit to see what this net reads.";
   const shifted = values.map((value, digit) => value + at * group.includes(digit));
   const best = (inside) => Math.max(...values.filter((_, d) => group.includes(d) === inside));
-  return `Your digit: this net reads ${argmax(values)} as learned, ${argmax(shifted)} at this `
+  return `On the board: this net reads ${argmax(values)} as learned, ${argmax(shifted)} at this `
     + `shift. It reads ${group.join(" or ")} above ${signed(best(false) - best(true))}.`;
 }
 
@@ -219,7 +219,7 @@ function addCurves(panel, cases) {
   path("group", `M${points.map(([_, onGroup]) => onGroup).join("L")}`);
   for (const { column, shift } of rows) path(column, `M${x(shift)} 10V165`);
   const texts = panel.querySelectorAll("text");
-  [count(most), signed(low), signed(high)].forEach((t, k) => { texts[k].textContent = t; });
+  [`≥${count(most)}`, signed(low), signed(high)].forEach((t, k) => texts[k].append(t));
   return (at, total) => path("now", `M${x(at)} ${y(total)}h0`);
 }
 
@@ -279,9 +279,8 @@ async function start() {
     if (net.shift) addPanel(net);
     find("#net").append(make("option", { value: nets.indexOf(net), textContent: net.name }));
   }
-  for (const part of ["plain", "disputed"]) {
+  for (const part of ["plain", "disputed"])
     find(`#${part}`).append(...data.picks[part].map((index) => thumbnail(index, "")));
-  }
   write(data.pair.join(" and "), "#pair");
   write(test.name, "#test");
   find("#clear").onclick = () => { wipe(); show(null); };
@@ -292,4 +291,4 @@ async function start() {
   for (const part of ["#loading", "main"]) find(part).toggleAttribute("hidden");
   (find("#disputed button") ?? find("#plain button")).click();
 }
-start();
+start().catch((error) => write(`This browser cannot show the page: ${error.message}`, "#loading"));

@@ -13,9 +13,10 @@ from torch import nn
 def objective_of(loss: Any, params: Any, above: tuple[Any, ...] = ()) -> str:
     """The name of a loss and the values it was made with, less those that stand in `params`.
 
-    They are the variables of a closure, the arguments of a partial, defaults, the attributes of an
-    object, and those of a loss inside it. Of other objects, such as a net, the class alone counts.
-    What `distillation_loss` returns has the name "distillation_loss".
+    They are the variables of a closure, the arguments of a partial, defaults, attributes of an
+    object, numbers that it finds elsewhere (`args.weight`, a global), and those of a loss inside
+    it. Of other objects, such as a net, the class alone counts. What `distillation_loss` returns
+    has the name "distillation_loss".
     """
     name, made_with = _made_with(loss)
     told = []
@@ -37,7 +38,12 @@ def _made_with(loss: Any) -> tuple[str, dict[str, Any]]:
     function = getattr(loss, "__func__", loss)  # of a method
     if inspect.isfunction(function):
         with suppress(ValueError):  # of a variable that has no value yet
-            found |= inspect.getclosurevars(function).nonlocals
+            closure = inspect.getclosurevars(function)
+            found |= {k: v for k, v in closure.globals.items() if isinstance(v, int | float | str)}
+            for key, value in closure.nonlocals.items():
+                used = [name for name in closure.unbound if name in getattr(value, "__dict__", {})]
+                plain = not used or callable(value)
+                found |= {key: value} if plain else {k: getattr(value, k) for k in used}
         parameters = inspect.signature(function).parameters.values()
         found |= {p.name: p.default for p in parameters if p.default is not p.empty}
     owner = getattr(loss, "__self__", None if inspect.isroutine(loss) else loss)

@@ -1,6 +1,7 @@
 """One HTML file that carries its own data: nets, images and numbers, without anything beside it."""
 
 import base64
+import copy
 import json
 import zlib
 from pathlib import Path
@@ -42,10 +43,9 @@ def packed_net(net: RectifierNet) -> dict[str, Any]:
     """
     steps, multiples, biases = [], [], []
     for layer in map(net.get_submodule, LAYERS):
-        weights = layer.weight.detach().double()
-        root_mean_square = float(weights.square().mean().sqrt())
-        steps.append(max(root_mean_square / STEPS, float(weights.abs().max()) / LARGEST) or 1.0)
-        multiples.append((weights.T / steps[-1]).round().short().flatten())
+        whole, step = _in_steps(layer.weight.detach())
+        steps.append(step)
+        multiples.append(whole.T.flatten())
         biases.append(layer.bias.detach())
     halves = torch.cat(multiples).numpy().astype("<i2").view(np.uint8).reshape(-1, 2)
     return {
@@ -54,6 +54,23 @@ def packed_net(net: RectifierNet) -> dict[str, Any]:
         "weights": packed(halves.T),
         "biases": packed(torch.cat(biases)),
     }
+
+
+def rounded(net: RectifierNet) -> RectifierNet:
+    """A copy with the weights that a page carries of `net`."""
+    copied = copy.deepcopy(net)
+    for layer in map(copied.get_submodule, LAYERS):
+        whole, step = _in_steps(layer.weight.detach())
+        layer.weight.data = (whole * step).float()
+    return copied
+
+
+def _in_steps(weights: Tensor) -> tuple[Tensor, float]:
+    """Weights as int16 multiples of a step."""
+    weights = weights.double()
+    root_mean_square = float(weights.square().mean().sqrt())
+    step = max(root_mean_square / STEPS, float(weights.abs().max()) / LARGEST) or 1.0
+    return (weights / step).round().short(), step
 
 
 def page(name: str, data: dict[str, Any]) -> bytes:

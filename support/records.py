@@ -4,6 +4,7 @@ import argparse
 import csv
 import functools
 import io
+import os
 import platform
 import reprlib
 import shlex
@@ -159,13 +160,21 @@ def provenance(device: torch.device) -> dict[str, Any]:
 
 @functools.cache
 def commit() -> str:
-    """The commit of the checkout with this code, "-dirty" if files were edited; "" without Git."""
-    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    """The commit of the checkout with this code; "" without Git.
+
+    "-dirty" if files were edited, or if the script that runs is not one of the commit.
+    """
+
+    def git(*words: str) -> str:
+        options = {"capture_output": True, "timeout": 9, "cwd": Path(__file__).parent}
+        return subprocess.run(["git", *words], **options).stdout.decode(errors="replace").strip()
+
     try:
-        told = subprocess.run([*git, "--abbrev=12", "--exclude=*"], capture_output=True, timeout=9)
+        told = git("describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
+        own = told and not git("ls-files", "--", os.path.realpath(sys.argv[0]))
     except (OSError, subprocess.SubprocessError):
         return ""
-    return told.stdout.decode(errors="replace").strip()
+    return f"{told}-dirty" if own and not told.endswith("-dirty") else told
 
 
 def command_line(script: str) -> str:

@@ -121,7 +121,8 @@ def errors_of_teacher(transfer_set: Digits) -> tuple[str, bool]:
     wrong = int((transfer_set.teacher_logits.argmax(1) != transfer_set.labels).sum())
     cases = len(transfer_set)
     is_poor = wrong > cases / 2
-    hint = ": is it untrained, or for pixels of another range than [0, 1]?" if is_poor else "."
+    doubts = "untrained, for pixels of another range, or are its logits in another order?"
+    hint = f": is it {doubts}" if is_poor else "."
     return f"The teacher is wrong on {wrong:,} of the {cases:,} training images{hint}", is_poor
 
 

@@ -53,6 +53,7 @@ def clean_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
     threads, random = torch.get_num_threads(), torch.get_rng_state()
     signals = (signal.SIGINT, signal.SIGTERM)
     handlers = [signal.getsignal(signum) for signum in signals]
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it in background
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)

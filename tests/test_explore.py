@@ -235,11 +235,45 @@ def test_a_net_is_named_by_its_record(checkpoint, name, detail):
 def test_nets_that_are_alike_are_told_apart_by_their_files():
     paths = [Path("a.pt"), Path("runs/a.pt"), Path("b.pt")]
     labels = explore.labelled([record(), record(), record([7, 8])], paths)
-    shown = [label["detail"].partition(" (")[2] for label in labels]
+    shown = [label["name"].partition(" (")[2] for label in labels]
     assert shown == ["a.pt)", "runs/a.pt)", ""]
 
 
+@pytest.mark.parametrize("weight", [1e4, 1e6])
+def test_a_net_that_rounding_would_change_is_refused(refused, weight):
+    """Though it does so on no test image: the pixel is blank in all."""
+    net = load_model(explore.MODELS / "distilled_model_300_8.pt")
+    net.hidden1.weight.data[0, 0] = weight
+    save_model("odd.pt", net)
+    refused(explore, "odd.pt", naming="odd.pt rounded answers change")
+
+
+@pytest.mark.parametrize("biases", [{0: 3e38, 3: -3e38}, {0: -3e38, 3: 3e38}, {5: 1e35}])
+def test_a_net_with_logits_that_cannot_be_compared_is_refused(refused, biases):
+    net = random_net(5)
+    for digit, bias in biases.items():
+        net.output.bias.data[digit] = bias
+    save_model("odd.pt", net, data_set={"digits": [d for d in ALL if d != 3]})
+    refused(explore, "odd.pt", naming="odd.pt logits too large")
+
+
+@pytest.mark.parametrize("temperature", [10**400, float("inf"), float("nan"), True, "8", None, -1])
+def test_an_odd_temperature_on_record_is_not_shown(temperature):
+    odd = record() | {"teacher": {"file": "t.pt"}, "parameters": {"temperature": temperature}}
+    assert explore.detail_of(odd).endswith("soft targets")
+
+
 # The script
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_checkpoint_is_not_replaced_by_the_page(refused, linked):
+    save_model("net.html", random_net(5))
+    output = "net.html"
+    if linked:
+        output = "link.html"
+        Path(output).symlink_to("net.html")
+    refused(explore, "net.html --output", output, naming=f"{output} checkpoint")
 
 
 def test_own_checkpoints_are_shown_in_place_of_the_published(call, capsys, teacher, sample):

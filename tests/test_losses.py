@@ -15,7 +15,7 @@ from torch import nn
 import distillation
 import train
 from distillation import distill, distillation_loss
-from support.checkpoints import load_checkpoint, load_model
+from support.checkpoints import load_checkpoint, load_model, save_model
 from support.files import locked
 from support.objective import objective_of
 from train import hard_loss
@@ -82,6 +82,24 @@ def test_losses_that_differ_in_a_number_differ():
     assert max(map(len, told)) < 100
 
 
+WEIGHT = 0.5
+
+
+def test_numbers_that_a_loss_finds_elsewhere_count():
+    args = SimpleNamespace(weight=0.3, resume=True, model=random_net())
+    module_global = objective_of(lambda logits, batch: WEIGHT * logits.mean(), NONE)
+    assert module_global.endswith("<lambda> WEIGHT=0.5")
+
+    def mixture(logits, batch):
+        return args.weight * logits.mean()
+
+    told = objective_of(mixture, NONE)
+    assert told.endswith("mixture weight=0.3")  # and not what it does not use
+    args.weight = 0.7
+    assert objective_of(mixture, NONE) != told
+    assert objective_of(functools.partial(smoothed, inner=mixture), NONE).count("weight=0.7") == 1
+
+
 def test_any_callable_has_an_objective():
     def one(logits, batch):
         return other(logits, batch)
@@ -138,6 +156,28 @@ def test_another_loss_is_another_run(call, teacher, monkeypatch, capsys):
     with_loss(monkeypatch, functools.partial(squared, weight=0.5))
     call(distillation, words)
     assert len(rows_of("rows.csv")) == 3
+
+
+def test_small_students_with_another_loss_are_not_trained_together(call, teacher, monkeypatch):
+    """A stack has the usual loss."""
+    monkeypatch.setattr(distillation, "train_together", None)
+    with_loss(monkeypatch, squared)
+    words = f"--teacher {teacher} --hidden-units 8 --epochs 1 --quiet --seed 0 1"
+    call(distillation, words, "--results rows.csv")
+    assert {row["objective"] for row in rows_of("rows.csv")} == {"squared weight=1"}
+
+
+def test_a_checkpoint_from_before_losses_were_recorded_is_still_of_its_run(call, teacher, capsys):
+    words = f"--teacher {teacher} --hidden-units 20 --epochs 1 --quiet --seed 3 --results"
+    call(distillation, words, "rows.csv")
+    path = Path("runs/distilled_model_20_20_seed_3.pt")
+    record = load_checkpoint(path)
+    del record["objective"], record["state_dict"]
+    save_model(path, load_model(path), **record)
+    capsys.readouterr()
+    call(distillation, words, "others.csv")
+    assert "finished already" in capsys.readouterr().out
+    assert len(rows_of("others.csv")) == 1
 
 
 def test_a_run_is_not_resumed_with_another_loss(call, teacher, stops, refused, monkeypatch):

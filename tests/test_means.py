@@ -102,14 +102,15 @@ def test_a_single_run_has_no_means(call, capsys):
 
 def test_values_are_compared_seed_by_seed_within_the_same_setting(summarized, path):
     status, out, _ = summarized(path, "--compare", "temperature")
-    blocks = out.split("\n\n")[1:]
+    *blocks, caveat = out.split("\n\n")[1:]
+    assert caveat.startswith("An interval holds for a single comparison")
     assert status == 0 and [block.splitlines()[0] for block in blocks] == [
         "hidden_units 30",
         "hidden_units 300",
     ]
     for units, block in zip((30, 300), blocks, strict=True):
         header, *lines = block.splitlines()[1:]
-        assert header.startswith("less 2.0 (the lowest mean)") and len(lines) == 2
+        assert header.startswith("more than 2.0 by ") and len(lines) == 2
         for line, temperature in zip(lines, (8, 20), strict=True):
             differences = np.array(
                 [errors_of(units, temperature, s) - errors_of(units, 2, s) for s in range(4)]
@@ -127,7 +128,7 @@ def test_values_with_too_few_seeds_in_common_are_told_apart(summarized, tmp_path
     rows = [(30, 2, s, 5 + s) for s in range(3)] + [(30, 4, 1, 70)]
     rows += [(30, 8, s, 60 + s**2) for s in (1, 2, 7)] + [(300, 2, 0, 5), (300, 2, 1, 5)]
     status, out, _ = summarized(write(tmp_path / "rows.csv", rows), "--compare", "temperature")
-    *_, first, second = (line.split() for line in out.splitlines())
+    *_, first, second = (line.split() for line in out.split("\n\n")[1].splitlines())
     assert status == 0 and "hidden_units 300\n" not in out  # there is nothing to compare with
     assert [first[0], second[0]] == ["4", "8"] and first[-1] == "1" and second[-2] == "2"
     assert "two seeds needed" in out

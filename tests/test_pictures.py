@@ -25,13 +25,14 @@ def picture(kind: str, ink: int = 0, paper: int = 255, size: tuple[int, int] = (
 
 def test_images_of_mnist_come_back_much_as_they_are(mnist):
     """Nets make as many errors on them; most are where they were."""
-    images, labels = mnist.test.images, mnist.test.labels
+    images, labels = mnist.test.images[:2000], mnist.test.labels[:2000]
     again = torch.stack([from_picture(Image.fromarray(image.numpy())) for image in images])
     assert again.dtype == torch.uint8 and again.shape == images.shape
     assert ((again.int() - images.int()).abs().amax((1, 2)) <= 2).float().mean() > 0.6
-    for name, errors in {"cumbersome_model_1200": 60, "distilled_model_800_20": 90}.items():
-        answers = logits_of(load_model(ROOT / "models" / f"{name}.pt"), again).argmax(1)
-        assert abs(int((answers != labels).sum()) - errors) <= 1
+    for name in ("cumbersome_model_1200", "distilled_model_800_20"):
+        net = load_model(ROOT / "models" / f"{name}.pt")
+        before, after = ((logits_of(net, x).argmax(1) != labels).sum() for x in (images, again))
+        assert abs(int(after - before)) <= 1
 
 
 def test_a_stroke_fills_20_pixels_and_its_centre_of_mass_is_in_the_middle():

@@ -74,10 +74,10 @@ def test_the_lines_that_use_a_checkpoint_work(monkeypatch, sample):
         assert torch.equal(found["model"](images.view(shape)), logits)
 
 
-def test_what_a_checkpoint_holds_is_named():
+def test_what_a_checkpoint_holds_is_named(teacher):
     paths = list((ROOT / "models").glob("*.pt"))
     assert paths
-    for path in paths:
+    for path in (*paths, teacher):
         assert all(f"`{name}`" in README for name in load_checkpoint(path))
 
 

@@ -32,7 +32,7 @@ def here(monkeypatch, sample):
     monkeypatch.setattr(dataset, "load_mnist", lambda *_: few)
     for role in (LocalParams.Cumbersome, LocalParams.Small, LocalParams.Distilled):
         monkeypatch.setattr(role, "epochs", 2)
-    monkeypatch.setattr(LocalParams.Cumbersome, "hidden_units", 40)
+    monkeypatch.setattr(LocalParams.Cumbersome, "hidden_units", 20)
     monkeypatch.setattr(LocalParams.Cumbersome, "init_std", 0.1)
     monkeypatch.setenv("MPLBACKEND", "agg")
     Path("models").symlink_to(ROOT / "models")
@@ -81,6 +81,9 @@ def test_a_loss_of_ones_own_is_distilled(capsys):
     found = ran("options = {")
     assert found["history"][-1]["loss"] < found["history"][0]["loss"]
     assert capsys.readouterr().out.split()[-1] == str(found["history"][-1]["errors"])
+    record = load_checkpoint("runs/squared.pt")
+    assert record["result"]["errors"] == record["history"][-1]["errors"]
+    assert record.keys() >= {"command", "commit", "date", "versions", "parameters", "seed"}
 
 
 def test_a_script_with_a_loss_of_ones_own_has_rows_and_files(monkeypatch, capsys):
@@ -180,7 +183,7 @@ def test_the_tables_of_means_are_those_of_the_runs(monkeypatch, capsys, tmp_path
     monkeypatch.setattr(sys, "argv", ["summary", "rows.csv", "--compare", "temperature"])
     summary.main()
     shown = [block for language, block in BLOCKS if language == "text"]
-    means, compared = capsys.readouterr().out.split("\n\n")
+    means, compared = capsys.readouterr().out.split("\n\n", 1)
     assert shown[0].startswith(means) and shown[1] == compared
 
 
