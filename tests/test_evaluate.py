@@ -267,6 +267,13 @@ def test_several_descriptions_are_json_of_all_but_the_weights(stops, tmp_path):
         assert row.keys() - record.keys() == {"file", "sha256"}
 
 
+def test_a_record_does_not_replace_file_and_sum(stops):
+    save_model("a.pt", random_net(), file="b.pt", sha256="0" * 64)
+    (found,) = json.loads(stops(evaluate, "--describe --json a.pt").out)
+    sha256 = hashlib.sha256(Path("a.pt").read_bytes()).hexdigest()
+    assert (found["file"], found["sha256"]) == ("a.pt", sha256)
+
+
 def test_a_file_that_is_no_checkpoint_is_not_described(refused):
     Path("a.pt").write_bytes(b"no checkpoint")
     refused(evaluate, "--describe a.pt", naming="a.pt")

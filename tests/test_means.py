@@ -67,6 +67,13 @@ def test_rows_are_grouped_by_what_varies_lowest_mean_first(path):
         assert line.split() == [str(units), temperature, *words.split(), "4"]
 
 
+def test_the_lowest_mean_comes_first_not_the_lowest_run(tmp_path):
+    path = write(
+        tmp_path / "rows.csv", [(30, 2, 0, 1), (30, 2, 1, 99), (30, 4, 0, 40), (30, 4, 1, 42)]
+    )
+    assert [line.split()[0] for line in means(read_rows(path)).splitlines()[1:]] == ["4", "2"]
+
+
 def test_values_count_however_they_are_spelt(tmp_path):
     path = write(tmp_path / "rows.csv", [(30, "2", 0, 5), (30, "2.0", 1, 7)])
     assert varied(read_rows(path)) == []
