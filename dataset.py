@@ -111,8 +111,8 @@ def as_digits(images: Tensor, labels: Tensor | None = None) -> Digits:
 def warn_if_inverted(images: Tensor) -> None:
     """Warn of images (N, 28, 28), uint8 or floats up to 1, whose border is light."""
     light = 191 if images.dtype == torch.uint8 else 0.75
-    edges = images[:, [0, -1]], images[:, :, [0, -1]]
-    if sum(edge.double().mean() for edge in edges) / 2 > light:
+    edges = images[:, ::27], images[:, :, ::27]  # first and last rows, first and last columns
+    if sum(edge.mean(dtype=torch.float32) for edge in edges) / 2 > light:
         warnings.warn(
             "these images look inverted: MNIST's digits are white on black, their border is 0",
             stacklevel=3,
