@@ -264,10 +264,10 @@ def with_nets(
 
 def run_together(stack: Sequence[Run], mnist: Mnist, precision: str) -> list[dict[str, Any]]:
     """As `run` for a stack of small students, which cannot be resumed; their checkpoints."""
-    first, counted = stack[0], f"mean {'held-out' if mnist.held_out else 'test'} errors"
+    first = stack[0]
     temperatures = [*dict.fromkeys(one.params.temperature for one in stack)]
     seeds = [*dict.fromkeys(one.seed for one in stack)]
-    progress = Progress(first.quiet, counted, name=f"{len(stack)} students together")
+    progress = Progress(first.quiet, mnist.held_out, name=f"{len(stack)} students together")
     options = {"test_set": mnist.test, "precision": precision, "progress": progress}
     with ExitStack() as locks:
         for one in stack:

@@ -103,9 +103,14 @@ def label_free_shift(needed: Tensor, share: float) -> float:
     return (below + above) / 2
 
 
+def wrong_at(cases: Margins, shift: float) -> Tensor:
+    """Which cases are errors with `shift` added to the biases of the group: bool (N,)."""
+    return torch.where(cases.needed < shift, cases.inside_wrong, cases.outside_wrong)
+
+
 def errors_at(cases: Margins, labels: Tensor, group: list[int], shift: float) -> tuple[int, int]:
     """Errors in total, and on the digits in `group`, with `shift` added to the group's biases."""
-    wrong = torch.where(cases.needed < shift, cases.inside_wrong, cases.outside_wrong)
+    wrong = wrong_at(cases, shift)
     in_group = torch.isin(labels, torch.tensor(group, device=labels.device))
     return int(wrong.sum()), int((wrong & in_group).sum())
 

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from dataset import Digits, Mnist, load_mnist
-from distillation_no_three import Margins, Row, best_shift, margins, shift_rows
+from distillation_no_three import Margins, Row, best_shift, margins, shift_rows, wrong_at
 from evaluate import logits_of
 from support.checkpoints import MODELS, load_checkpoint, model_from
 from support.command_line import Parser, data_flags, user_path
@@ -137,10 +137,7 @@ def shift_data(
 
 def turned(cases: Margins, shift: float) -> list[int]:
     """Some test digits that are wrong as learned and right at `shift`, in the order they turn."""
-    (before, after) = (
-        torch.where(cases.needed < at, cases.inside_wrong, cases.outside_wrong) for at in (0, shift)
-    )
-    found = (before & ~after).nonzero()[:, 0]
+    found = (wrong_at(cases, 0) & ~wrong_at(cases, shift)).nonzero()[:, 0]
     found = found[cases.needed[found].abs().argsort()]
     return found[:: max(1, len(found) // TURNED)][:TURNED].tolist()
 

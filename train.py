@@ -202,13 +202,17 @@ def run(planned: Run, model: RectifierNet, mnist: Mnist) -> dict[str, Any]:
             resume_point = ResumePoint(files.resume_point, identity(record))
             done = resume_point.continue_or_start(planned.existing)
             init_weights(model, planned.params.init_std, planned.seed)
-            options = {name: record[name] for name in ("seed", "precision")}
-            options |= {"test_set": mnist.test, "loss": planned.loss}
-            progress = Progress.of_run(planned, mnist.held_out, done)
+            options = {
+                "loss": planned.loss,
+                "test_set": mnist.test,
+                "seed": planned.seed,
+                "precision": record["precision"],
+                "resume_point": resume_point,
+                "progress": Progress.of_run(planned, mnist.held_out, done),
+            }
             if not (planned.quiet or planned.several):
                 announce(model, record, done)
             try:
-                options |= {"resume_point": resume_point, "progress": progress}
                 history = train(model, mnist.training, planned.params, **options)
                 save_trained(planned, model, history, mnist)
             except TrainingFailed:

@@ -69,7 +69,7 @@ def identity(record: dict[str, Any]) -> dict[str, Any]:
         "teacher": " ".join([*teacher["sha256"].split(", "), teacher.get("mean", "")]).strip(),
         **record["parameters"],
         "seed": record["seed"],
-        **{name: record[name] for name in ("objective",) if name in record},
+        **({"objective": record["objective"]} if "objective" in record else {}),
     }
 
 

@@ -24,26 +24,27 @@ MINUTE = 60  # seconds
 class Progress:
     """One progress bar, or a plain line at each evaluation where the output is not a terminal.
 
-    `counted` says what the errors are; `events` is a SummaryWriter of TensorBoard, or None. One of
-    several runs has a `name`, at the bar, which goes when the run ends, or at a line a minute.
+    `held_out` says on which images errors are counted; those of a stack are shown as their mean.
+    `events` is a SummaryWriter of TensorBoard, or None. One of several runs has a `name`, at the
+    bar, which goes when the run ends, or at a line a minute.
     """
 
     def __init__(
         self,
         quiet: bool = False,
-        counted: str = "test errors",
+        held_out: bool = False,
         events: Any = None,
         name: str | None = None,
     ):
-        self.quiet, self.counted, self.events, self.name = quiet, counted, events, name
+        self.quiet, self.events, self.name = quiet, events, name
+        self.counted = "held-out errors" if held_out else "test errors"
         self.bar: tqdm | None = None
 
     @classmethod
     def of_run(cls, run: Run, held_out: bool, done: int) -> "Progress":
         """For a run after `done` epochs, whose errors are on `held_out` or on test images."""
-        counted = "held-out errors" if held_out else "test errors"
         events = None if run.log is None else event_writer(run.log, run.output, done)
-        return cls(run.quiet, counted, events, run.output.stem if run.several else None)
+        return cls(run.quiet, held_out, events, run.output.stem if run.several else None)
 
     def start(self, epochs: int, batches: int, done: int) -> None:
         """A run of `epochs` epochs of so many minibatches begins after `done` of them."""
@@ -72,7 +73,8 @@ class Progress:
         loss = round(float(np.mean(entry["loss"])), 4) + 0.0  # never -0.0
         text = f"epoch {entry['epoch']}/{self.epochs}  loss {loss:.4f}"
         if "errors" in entry:
-            self.errors = f"  {self.counted} {np.mean(entry['errors']):g}"
+            counted = "mean " * isinstance(entry["errors"], list) + self.counted
+            self.errors = f"  {counted} {np.mean(entry['errors']):g}"
         if self.bar:
             self.bar.set_postfix_str(text + self.errors)
         elif not self.quiet:

@@ -114,10 +114,10 @@ class Results:
                 return
             tqdm.write(f"{runs[0].output.stem}: {error}")
             rows = [{"problem": str(error)}]
-        else:
-            for run, row in zip(runs, rows, strict=True):
-                row |= {"checkpoint": run.output, "sha256": sha256(run.output)[:12]}
         if self.path:
+            for run, row in zip(runs, rows, strict=True):
+                if "problem" not in row:
+                    row |= {"checkpoint": run.output, "sha256": sha256(run.output)[:12]}
             self._append(runs, rows)
             self.bar.update(len(runs))
 
