@@ -95,6 +95,8 @@ def linear(inputs: int, outputs: int, dropout: float) -> nn.Linear:
 class RectifierNet(nn.Module):
     """784 pixels, two hidden layers of rectified linear units, 10 logits ([KD] s.3)."""
 
+    stream = 0  # changes the seed: nets of two streams share no random numbers
+
     def __init__(self, hidden_units: int, dropout_visible: float, dropout_hidden: float):
         super().__init__()
         self.hidden_units = hidden_units
@@ -152,7 +154,12 @@ class CumbersomeNet(RectifierNet):
 
 
 class SmallNet(RectifierNet):
-    """The small net of [KD] s.3, as a rule without dropout."""
+    """The small net of [KD] s.3, as a rule without dropout.
+
+    It shares no random numbers with its teacher, a cumbersome net of the same seed.
+    """
+
+    stream = 2**31  # above the seeds of the scripts; PyTorch uses 32 bits of a seed
 
     def __init__(
         self, hidden_units: int = 800, dropout_visible: float = 0.0, dropout_hidden: float = 0.0
@@ -164,7 +171,7 @@ class SmallNet(RectifierNet):
 def init_weights(model: RectifierNet, std: float, seed: int = 0) -> None:
     """Draw all weights from N(0, std^2) and set the biases to 0 ([DO] app. A).
 
-    The numbers depend on `seed` alone: they are drawn on the CPU whatever the model's device.
+    The numbers depend on `seed` and the kind of net: they are drawn on the CPU on every device.
     Raises ValueError for a net with other layers, whose weights would stay as PyTorch drew them.
     """
     linear_layers = {name for name, each in model.named_modules() if isinstance(each, nn.Linear)}
@@ -177,7 +184,7 @@ def init_weights(model: RectifierNet, std: float, seed: int = 0) -> None:
             f"init_weights draws {', '.join(LAYERS)} with their biases; this {name} "
             f"differs in {differing}: draw all its weights yourself"
         )
-    generator = torch.Generator("cpu").manual_seed(operator.index(seed))
+    generator = torch.Generator("cpu").manual_seed(operator.index(seed) ^ model.stream)
     for layer in (model.hidden1, model.hidden2, model.output):
         drawn = torch.empty(layer.weight.shape, dtype=torch.float32, device="cpu")
         layer.weight.copy_(drawn.normal_(std=std, generator=generator))
@@ -215,6 +222,7 @@ class StackedNet(nn.Module):
         if any(any(net.dropouts) for net in nets):
             raise ValueError("nets trained together take no dropout")
         self.orders, self.hidden_units = orders, nets[0].hidden_units
+        self.stream = nets[0].stream
         self.weights = nn.ParameterList()  # of each layer (S, out, in)
         self.biases = nn.ParameterList()  # of each layer (S, out, 1)
         for layer in LAYERS:

@@ -32,7 +32,7 @@ from support.reporting import Progress, announce, report
 from support.resume import ResumePoint
 from support.runs import Run, RunFiles, plan
 from support.script import run_script
-from support.seeds import seeded
+from support.seeds import seeded, seeds_of
 from support.sweep import Results
 from support.teacher import check_outputs, checked_device
 
@@ -158,6 +158,7 @@ def train(
     """
     params = checked_params(params)
     device = checked_device(model, training_set, test_set, seed, params)
+    seed = seeds_of(model, seed)
     loader = get_dataloader(training_set.to(device), params.batch_size, seed, params.jitter)
     check_outputs(model, logits_of(model, training_set.images[:100]))
     optimizer = make_optimizer(model, params)

@@ -11,7 +11,7 @@ from support.hyperparameters import ROLES, Allowed, default_params
 from support.machine import processes
 
 THREADS = Allowed(int, low=1, high=1024)
-SEED = Allowed(int, high=2**32 - 1)
+SEED = Allowed(int, high=2**31 - 1)  # the upper half is for small nets
 
 
 class Parser(argparse.ArgumentParser):

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from layers import DroppedLinear
+from layers import DroppedLinear, RectifierNet, StackedNet
 from support.errors import UserError
 
 
@@ -25,6 +25,18 @@ def as_seeds(seed: Any) -> tuple[list[int], bool]:
     if not seeds or any(not -(2**63) <= one < 2**64 for one in seeds):
         raise UserError(f"a seed is a whole number of 64 bits, or several, not {seed!r}")
     return seeds, several
+
+
+def seeds_of(model: nn.Module, seed: Any) -> int | list[int]:
+    """What order, jitter and dropout are drawn with for this net, or the one inside a wrapper.
+
+    Raises UserError for what is no seed.
+    """
+    seeds, several = as_seeds(seed)
+    nets = (RectifierNet, StackedNet)
+    stream = next((net.stream for net in model.modules() if isinstance(net, nets)), 0)
+    own = [one ^ stream for one in seeds]
+    return own if several else own[0]
 
 
 def random_states(dropout: torch.Generator) -> dict[str, Tensor]:

@@ -54,7 +54,7 @@ BAD = [
     *[(train, f"--learning-rate {value}") for value in ("0", "-0.1", "nan", "inf")],
     *[(train, f"--batch-size {value}") for value in ("0", "x")],
     *[(train, f"--dropout-hidden {value}") for value in ("1", "-0.1", "nan")],
-    *[(train, f"--seed {value}") for value in ("-1", "4294967296", "x", "0.5")],
+    *[(train, f"--seed {value}") for value in ("-1", "2147483648", "x", "0.5")],
     *[(train, f"--threads {value}") for value in ("0", "-1")],
     *[(distillation, f"--hard-weight {value}") for value in ("-0.1", "1.1")],
     *[(distillation_no_three, f"--bias-shift {value}") for value in ("x", "nan", "inf")],
