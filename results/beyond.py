@@ -16,21 +16,11 @@ from results.claims import (
     saw_7_and_8,
     student,
 )
-from results.runs import Runs, runs_in, translated
+from results.runs import LENGTHS, PAPER_NET, Runs, cumbersome, runs_in, students, translated
 from results.summary import table
 from support.means import deviation, spread
 from support.paper import PAPER, in_brackets
 
-# Suffix of the students' files, by epochs of their teacher.
-TEACHERS = {
-    20: "_teacher_20",
-    60: "_teacher_60",
-    150: "_teacher_150",
-    400: "_teacher_400",
-    1000: "",
-}
-LONG_TEACHERS = {400: "cumbersome", 1000: "cumbersome_1000"}  # with seeds of their own
-OF_PAPER_PARAMS = "_teacher_paper"  # suffix of the students of the net by the published schedule
 RATES = (10, 5, 3)  # at which the first epochs of that schedule were trained
 
 
@@ -57,7 +47,7 @@ def omitted_digits() -> str:
 
     Its bias in students that saw it is that in those which missed one of the other digits.
     """
-    runs_without = {d: runs_in("omitted_digits", omit=d) for d in "012456789"}
+    runs_without = {d: students("omitted_digits", omit=d) for d in "012456789"}
     runs_without["3"] = never_saw_3(300)
     learned = {d: np.mean(runs.numbers("biases", 10), axis=0) for d, runs in runs_without.items()}
     rows = []
@@ -75,14 +65,16 @@ def omitted_digits() -> str:
 
 def teachers() -> str:
     """The same students of cumbersome nets of other numbers of epochs, and of PaperParams."""
-    nets = [(f"{epochs:,}", errors_of(epochs), end) for epochs, end in TEACHERS.items()]
-    whole = spread(runs_in("cumbersome_paper_3000").numbers("errors"))
-    nets.append(("3,000, `PaperParams`", whole, OF_PAPER_PARAMS))
+    nets = {f"{epochs:,}": cumbersome(epochs) for epochs in LENGTHS}
+    nets["3,000, `PaperParams`"] = runs_in(PAPER_NET)
     rows = []
-    for epochs, errors, end in nets:
-        students = spread(distilled(800, end).numbers("errors"))
-        missed_digits = [*(never_saw_3(units, end) for units in STUDENTS), saw_7_and_8(300, end)]
-        rows.append([epochs, errors, students, *map(three_shifts, missed_digits)])
+    for epochs, seeds in nets.items():
+        teacher = Runs(seeds.file, seeds.lines[:1])
+        each = [spread(runs.numbers("errors")) for runs in (teacher, seeds)]
+        errors = in_brackets(each[: len(seeds.lines)])
+        saw_all = spread(distilled(800, teacher).numbers("errors"))
+        missed = [*(never_saw_3(units, teacher) for units in STUDENTS), saw_7_and_8(300, teacher)]
+        rows.append([epochs, errors, saw_all, *map(three_shifts, missed)])
     up, down = (f"as learned / {shift:+} / best" for shift in (SHIFT_OF_3, SHIFT_OF_7_AND_8))
     header = ["epochs of the cumbersome net", "its errors (over seeds)"]
     header += [f"distilled, {student(800)}"]
@@ -90,36 +82,25 @@ def teachers() -> str:
     return table([*header, f"saw 7s and 8s only, {student(300)}: {down}"], rows)
 
 
-def errors_of(epochs: int) -> str:
-    """Errors of the teacher of so many epochs and, in brackets, of such nets of several seeds."""
-    if epochs not in LONG_TEACHERS:
-        return spread(runs_in("teachers", epochs=epochs).numbers("errors"))
-    runs = [runs_in(LONG_TEACHERS[epochs], **only) for only in ({"seed": 0}, {})]
-    return in_brackets([spread(each.numbers("errors")) for each in runs])
-
-
 def ensembles() -> str:
     """C3 with each of three cumbersome nets of 1,000 epochs as the teacher, and with all three."""
     teachers = {
-        "the net of seed 0": ("cumbersome_1000_seed_0.pt", TEACHERS[1000]),
-        "the net of seed 1": ("cumbersome_1000_seed_1.pt", "_teacher_1000_seed_1"),
-        "the net of seed 2": ("cumbersome_1000_seed_2.pt", "_teacher_1000_seed_2"),
-        "all three": ("the ensemble", "_ensemble_1000"),
+        f"the net of seed {seed}": (cumbersome(1000, seed=seed), f"cumbersome_1000_seed_{seed}.pt")
+        for seed in range(3)
     }
+    teachers["all three"] = (cumbersome(1000), "the ensemble")
     rows = []
-    for name, (net, end) in teachers.items():
-        (errors,), *_ = translated("ensemble_1000", net)
-        students = distilled(800, end)
-        rows.append(
-            [name, f"{errors:.0f}", spread(students.numbers("errors")), len(students.lines)]
-        )
+    for name, (nets, counted) in teachers.items():
+        (errors,), *_ = translated("ensemble_1000", counted)
+        runs = distilled(800, nets)
+        rows.append([name, f"{errors:.0f}", spread(runs.numbers("errors")), len(runs.lines)])
     return table(["teacher", "its errors", f"distilled, {student(800)}", "seeds"], rows)
 
 
 def lowest() -> str:
     """Errors after the last epoch beside the lowest of any: what choosing it would have gained."""
     claims = [
-        Claim("C1", "cumbersome net, 1,000 epochs", runs_in(LONG_TEACHERS[1000])),
+        Claim("C1", "cumbersome net, 1,000 epochs", cumbersome(1000)),
         Claim("C2", "small net, 800 units", runs_in("small_800")),
         Claim("C3", f"distilled, {student(800)}", distilled(800)),
         *(Claim("C6", f"never saw a 3, {student(n)}", never_saw_3(n)) for n in STUDENTS),
@@ -144,7 +125,7 @@ def three_shifts(runs: Runs) -> str:
 def paper_params() -> str:
     """The cumbersome net by PaperParams, and at lower rates: the errors of each seed."""
     nets = [
-        ("3,000", runs_in("cumbersome_paper_3000")),
+        ("3,000", runs_in(PAPER_NET)),
         *(("300, compressed", runs_in(f"cumbersome_paper{r}")) for r in ("", "_rate_5", "_rate_3")),
         *(("the first 12", runs_in("cumbersome_paper_12", learning_rate=r)) for r in RATES),
     ]

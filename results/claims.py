@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from results.runs import Runs, runs_in
+from results.runs import Runs, cumbersome, runs_in, students
 from results.summary import table
 from results.temperatures import fewest_seeds, good_and_others, range_above_8
 from support.errors import UserError
@@ -30,17 +30,17 @@ def student(units: int) -> str:
     return f"{units} units, T = {STUDENTS[units]}"
 
 
-def distilled(units: int, teacher: str = "") -> Runs:
-    """Students that saw all digits. `teacher` is the end of the file's name: "_teacher_20"."""
-    return runs_in(f"distilled_{units}{teacher}", temperature=STUDENTS[units])
+def distilled(units: int, teacher: Runs | None = None) -> Runs:
+    """Students that saw all digits, of the default teacher unless another is given."""
+    return students(f"distilled_{units}", teacher, temperature=STUDENTS[units])
 
 
-def never_saw_3(units: int, teacher: str = "") -> Runs:
-    return runs_in(f"no_three_{units}{teacher}", omit=3)
+def never_saw_3(units: int, teacher: Runs | None = None) -> Runs:
+    return students(f"no_three_{units}", teacher, omit=3, temperature=STUDENTS[units])
 
 
-def saw_7_and_8(units: int, teacher: str = "") -> Runs:
-    return runs_in(f"only_7_8_{units}{teacher}", keep="7 8")
+def saw_7_and_8(units: int, teacher: Runs | None = None) -> Runs:
+    return students(f"only_7_8_{units}", teacher, keep="7 8", temperature=STUDENTS[units])
 
 
 def over_seeds(runs: Runs, columns: Sequence[str]) -> str:
@@ -70,11 +70,11 @@ class Claim(NamedTuple):
 
 def measured_claims() -> list[Claim]:
     """Those of README.md: students of 800 units, T = 20."""
-    longer, without, only = runs_in("cumbersome_1000"), never_saw_3(800), saw_7_and_8(800)
+    longer, without, only = cumbersome(1000), never_saw_3(800), saw_7_and_8(800)
     learned, paper, best = ((f"{s}_errors", f"{s}_on_group") for s in ("learned", "paper", "best"))
     bias, biases = f"its bias {SHIFT_OF_3:+}", f"their biases {SHIFT_OF_7_AND_8:+}"
     return [
-        Claim("C1", "cumbersome net", runs_in("cumbersome"), command=TRAIN, time="40 min"),
+        Claim("C1", "cumbersome net", cumbersome(400), command=TRAIN, time="40 min"),
         Claim("C1", "the same, 1,000 epochs", longer, command=TRAIN_LONGER, time="140 min"),
         Claim("C2", "small net, labels", runs_in("small_800"), command=TRAIN_SMALL, time="2 min"),
         Claim("C3", "distilled", distilled(800), command=DISTIL, time="2 min"),
@@ -135,8 +135,8 @@ def _temperature_rows() -> list[list[Any]]:
 def overview() -> str:
     """Both students of each claim: the paper's errors, ours with seed 0 and over all seeds."""
     rows = [
-        _compared("C1: cumbersome net, 1200 units", "C1", runs_in("cumbersome"), TRAIN),
-        _compared("the same, 1,000 epochs", "C1", runs_in("cumbersome_1000"), TRAIN_LONGER),
+        _compared("C1: cumbersome net, 1200 units", "C1", cumbersome(400), TRAIN),
+        _compared("the same, 1,000 epochs", "C1", cumbersome(1000), TRAIN_LONGER),
         _compared("C2: small net, 800 units", "C2", runs_in("small_800"), TRAIN_SMALL),
         _compared(f"C3: distilled, {student(800)}", "C3", distilled(800), DISTIL),
         *map(_with_labels, ("0.1", "0.5")),
@@ -157,7 +157,7 @@ def overview() -> str:
 def _with_labels(weight: str) -> list[str]:
     """The row of C3 for students that learned from the labels as well, with that weight."""
     name = f"the same with a weight of {weight} on the labels"
-    runs = runs_in("distilled_800_labels", hard_weight=weight)
+    runs = students("distilled_800_labels", hard_weight=weight)
     return _compared(name, "C3", runs, f"{DISTIL} --hard-weight {weight}")
 
 

@@ -5,10 +5,9 @@ from typing import Any
 import numpy as np
 
 from dataset import Mnist
-from results.beyond import OF_PAPER_PARAMS, TEACHERS
 from results.claims import measured_claims, never_saw_3, saw_7_and_8, student
 from results.figures_of_nets import shares_on
-from results.runs import translated
+from results.runs import LENGTHS, PAPER_NET, cumbersome, runs_in, students, translated
 from results.style import BLACK, BLUE, GREEN, ORANGE, PURPLE, RED, SKY, WIDTH, logarithmic
 from results.summary import pooled_intervals
 from results.temperatures import by_temperature
@@ -44,7 +43,7 @@ def temperatures(plt: Any, mnist: Mnist) -> Any:
     """Errors against temperature: each seed, their mean and its 95 % confidence interval."""
     figure, panels = plt.subplots(1, 3, figsize=(WIDTH, 3.0))
     for axes, units in zip(panels, (30, 300, 800), strict=True):
-        errors = by_temperature(f"distilled_{units}")
+        errors = by_temperature(students(f"distilled_{units}"))
         means, halves = pooled_intervals([[*found.values()] for found in errors.values()])
         for temperature, found in errors.items():
             axes.plot([temperature] * len(found), [*found.values()], "o", color=SKY, ms=3)
@@ -120,18 +119,19 @@ def _errors_by_epoch(record: dict[str, Any]) -> tuple[list[int], list[int]]:
 def teachers(plt: Any, mnist: Mnist) -> Any:
     """Errors as learned, and best shift, of students without some digits, by teacher training."""
     figure, panels = plt.subplots(2, 2, figsize=(WIDTH, 5.0), sharex=True)
-    students = [
+    nets = [*(cumbersome(epochs, seed=0) for epochs in LENGTHS), runs_in(PAPER_NET)]
+    lines = [
         (0, never_saw_3, 800, BLUE, "-o"),
         (0, never_saw_3, 300, RED, "--s"),
         (1, saw_7_and_8, 300, RED, "--s"),
     ]
-    for column, runs_of, units, colour, line in students:
-        found = [runs_of(units, end) for end in (*TEACHERS.values(), OF_PAPER_PARAMS)]
+    for column, runs_of, units, colour, line in lines:
+        found = [runs_of(units, net) for net in nets]
         for axes, name in zip(panels[:, column], ("learned_errors", "best_shift"), strict=True):
             each = [runs.numbers(name) for runs in found]
             (*means, of_paper), (*bars, bar) = map(np.mean, each), map(deviation, each)
             look = {"capsize": 3, "color": colour, "ms": 4}
-            axes.errorbar([*TEACHERS], means, bars, fmt=line, label=student(units), **look)
+            axes.errorbar([*LENGTHS], means, bars, fmt=line, label=student(units), **look)
             axes.errorbar(3000, of_paper, bar, fmt=line[-1], mfc="none", **look)
     for column, (paper, claim, _) in enumerate(PAPER_SHIFTS.values()):
         for axes, value in zip(panels[:, column], (PAPER[claim][0], paper), strict=True):
@@ -142,7 +142,7 @@ def teachers(plt: Any, mnist: Mnist) -> Any:
         axes.legend(fontsize=8)
     panels[0, 1].yaxis.set_major_formatter("{x:,.0f}")
     for axes in panels[1]:
-        logarithmic(axes, "x", *TEACHERS, 3000)
+        logarithmic(axes, "x", *LENGTHS, 3000)
         axes.set_xlabel("epochs of the cumbersome net (logarithmic)")
     panels[0, 0].set_ylabel("test errors as learned")
     panels[1, 0].set_ylabel("best shift of the bias")

@@ -13,6 +13,16 @@ from support.means import value_of
 
 RESULTS = Path(__file__).parent
 ROOT = RESULTS.parent  # of the checkout
+# Cumbersome nets by the schedule of LocalParams: the file of those of so many epochs.
+LENGTHS = {
+    20: "teachers",
+    60: "teachers",
+    150: "teachers",
+    400: "cumbersome",
+    1000: "cumbersome_1000",
+}
+TEACHER_LENGTH = 1000  # epochs of the default teacher, whose seed is 0
+PAPER_NET = "cumbersome_paper_3000"  # the one by PaperParams
 VARIED = ("temperature", "omit", "keep", "seed", "precision")  # between the runs of one file
 
 
@@ -63,6 +73,23 @@ def runs_in(name: str, **setting: object) -> Runs:
         raise UserError(f"{file} has a run twice")
     seeds = Runs(file, lines).numbers("seed")
     return Runs(file, [lines[i] for i in sorted(range(len(lines)), key=seeds.__getitem__)])
+
+
+def cumbersome(epochs: int, **setting: object) -> Runs:
+    """The cumbersome nets of so many epochs. Raises UserError."""
+    return runs_in(LENGTHS[epochs], epochs=epochs, **setting)
+
+
+def students(name: str, teacher: Runs | None = None, **setting: object) -> Runs:
+    """The runs in results/`name`.csv of this teacher, by default the default one.
+
+    Several nets are an ensemble whose logits are averaged. Raises UserError.
+    """
+    nets = teacher or cumbersome(TEACHER_LENGTH, seed=0)
+    sums = sorted(str(line.get("sha256", "")) for line in nets.lines)
+    if not all(sums):
+        raise UserError(f"{nets.file} has a teacher whose sha256 is missing")
+    return runs_in(name, teacher=" ".join([*sums, *["geometric"] * (len(sums) > 1)]), **setting)
 
 
 def translated(name: str, start: str) -> list[list[float]]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from results.runs import runs_in
+from results.runs import Runs, students
 from results.summary import interval, paired, student_t, table
 from support.errors import UserError
 from support.means import spread
@@ -15,9 +15,9 @@ GOOD_FOR_30 = (2.5, 3.0, 4.0)  # [KD] s.3: "temperatures in the range 2.5 to 4"
 BESIDE_GOOD = (1.0, 2.0, 6.0, 20.0)  # the next ones, and the lowest and highest
 
 
-def by_temperature(name: str) -> dict[float, dict[int, float]]:
-    """Errors of the runs in results/`name`.csv, by temperature and seed. Raises UserError."""
-    runs, found = runs_in(name), {}
+def by_temperature(runs: Runs) -> dict[float, dict[int, float]]:
+    """Errors of the runs by temperature and seed. Raises UserError."""
+    found: dict[float, dict[int, float]] = {}
     columns = (runs.numbers(column) for column in ("temperature", "seed", "errors"))
     for temperature, seed, errors in zip(*columns, strict=True):
         found.setdefault(temperature, {})[int(seed)] = errors
@@ -26,7 +26,7 @@ def by_temperature(name: str) -> dict[float, dict[int, float]]:
 
 def temperatures() -> str:
     """C4 and C5: mean errors by temperature for each width, and how many seeds they are of."""
-    found = {units: by_temperature(f"distilled_{units}") for units in (30, 300, 800)}
+    found = {units: by_temperature(students(f"distilled_{units}")) for units in (30, 300, 800)}
     rows = []
     for temperature in sorted({t for errors in found.values() for t in errors}):
         cells = [list(errors.get(temperature, {}).values()) for errors in found.values()]
@@ -44,7 +44,7 @@ def similar() -> str:
     """
     rows = []
     for units in (300, 800):
-        errors = {t: e for t, e in by_temperature(f"distilled_{units}").items() if t >= 8}
+        errors = {t: e for t, e in by_temperature(students(f"distilled_{units}")).items() if t >= 8}
         found = paired(errors)
         means, (temperatures, seeds) = found.mean(axis=1), found.shape
         freedom = (temperatures - 1) * (seeds - 1)
@@ -75,7 +75,7 @@ def thirty() -> str:
 
 def _worse_than_good(name: str) -> dict[float, str]:
     """By temperature, the mean difference to those at 2.5 to 4, and its interval."""
-    errors = by_temperature(name)
+    errors = by_temperature(students(name))
     if not errors.keys() >= {*GOOD_FOR_30}:
         raise UserError(f"results/{name}.csv lacks one of the temperatures 2.5, 3 and 4")
     found = dict(zip(errors, paired(errors), strict=True))
@@ -89,12 +89,12 @@ def _worse_than_good(name: str) -> dict[float, str]:
 
 def fewest_seeds(units: int) -> int:
     """The smallest number of seeds of any temperature."""
-    return min(map(len, by_temperature(f"distilled_{units}").values()))
+    return min(map(len, by_temperature(students(f"distilled_{units}")).values()))
 
 
 def mean_errors(units: int) -> dict[float, float]:
     """By temperature, over all its seeds."""
-    errors = by_temperature(f"distilled_{units}")
+    errors = by_temperature(students(f"distilled_{units}"))
     return {t: statistics.mean(found.values()) for t, found in errors.items()}
 
 

@@ -21,7 +21,7 @@ from distillation import distill
 from evaluate import logits_of
 from layers import SmallNet
 from results import claims, figures
-from results.runs import runs_in
+from results.runs import students
 from support.checkpoints import load_checkpoint, load_model, model_from, save_model
 from support.hyperparameters import default_params
 from support.reporting import report
@@ -150,7 +150,7 @@ def test_the_wrappers_for_a_teacher_work(sample):
 
 
 def test_the_help_shows_what_the_runs_printed():
-    first = runs_in("no_three_300").lines[0]
+    first = students("no_three_300").lines[0]
     for row in distillation_no_three.ROWS:
         shift, errors, on_3 = (first[f"{row}_{value}"] for value in ("shift", "errors", "on_group"))
         line = rf"{re.escape(f'{float(shift):+.2f}')} +{errors} +{on_3}\b"

@@ -1,12 +1,13 @@
 """The runs of results/ as they are read."""
 
+import csv
 import json
 from pathlib import Path
 
 import pytest
-from common import HEADER, random_net, write_runs
+from common import HEADER, ROOT, random_net, write_runs
 
-from results.runs import runs_in, translated
+from results.runs import cumbersome, runs_in, students, translated
 from results.temperatures import by_temperature
 from support.checkpoints import save_model
 from support.errors import UserError
@@ -92,7 +93,7 @@ def test_what_is_not_a_number_is_named(results, cell):
     write_runs(results, f"MNIST,{cell},5,0,{cell},")
     wrong = f"some.csv: column %s has {cell or 'nothing'}, not"
     with pytest.raises(UserError, match=wrong % "temperature"):
-        by_temperature("some")
+        by_temperature(runs_in("some"))
     with pytest.raises(UserError, match=wrong % "errors"):
         runs_in("some").numbers("errors")
     for column, count in (("best_errors", 1), ("biases", 10)):
@@ -126,6 +127,31 @@ def test_a_run_without_the_sum_of_its_teacher_is_named(results):
     path.write_text("\n".join(map(",".join, [header, words])) + "\n")
     with pytest.raises(UserError, match=r"distilled_800\.csv is damaged"):
         runs_in("distilled_800")
+
+
+def test_students_are_those_of_the_given_teacher_or_ensemble():
+    with open(ROOT / "results" / "distilled_800.csv", newline="") as file:
+        lines = [line for line in csv.DictReader(file) if line["temperature"] == "20.0"]
+    sums = {seed: cumbersome(1000, seed=seed).lines[0]["sha256"] for seed in range(3)}
+    assert len({*sums.values()}) == 3
+    for seed, own in sums.items():
+        found = students("distilled_800", cumbersome(1000, seed=seed), temperature=20)
+        assert found.lines == [line for line in lines if line["teacher"] == own]
+        assert len(found.lines) >= 5
+    ensemble = students("distilled_800", cumbersome(1000), temperature=20).lines
+    assert {line["teacher"] for line in ensemble} == {
+        " ".join([*sorted(sums.values()), "geometric"])
+    }
+
+
+def test_a_teacher_without_its_sum_is_named(results):
+    path = results / "cumbersome_1000.csv"
+    (line,) = cumbersome(1000, seed=1).lines
+    path.write_text(path.read_text().replace(f",{line['sha256']},", ",,"))
+    with pytest.raises(
+        UserError, match=r"cumbersome_1000\.csv has a teacher whose sha256 is missing"
+    ):
+        students("distilled_800", cumbersome(1000))
 
 
 def test_a_checkpoint_that_no_script_made_has_no_place_in_the_page(tmp_path):

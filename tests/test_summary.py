@@ -7,6 +7,7 @@ import pytest
 from common import write_runs
 
 from results import summary
+from results.runs import runs_in
 from results.temperatures import by_temperature
 from support.errors import UserError
 from support.means import deviation, spread
@@ -53,7 +54,7 @@ def test_pooled_intervals_are_those_of_one_standard_deviation_for_all_groups():
 def test_errors_are_paired_by_seed(results):
     runs = [(1, 7, 30), (1, 8, 40), (2, 8, 44), (2, 9, 99), (2, 7, 33)]
     write_runs(results, *(f"MNIST,{t},5,{seed},{errors}," for t, seed, errors in runs))
-    assert summary.paired(by_temperature("some")).tolist() == [[30, 40], [33, 44]]
+    assert summary.paired(by_temperature(runs_in("some"))).tolist() == [[30, 40], [33, 44]]
     write_runs(results, "MNIST,1,5,7,30,", "MNIST,2,5,8,40,")
     with pytest.raises(UserError, match="in common"):
-        summary.paired(by_temperature("some"))
+        summary.paired(by_temperature(runs_in("some")))
