@@ -62,12 +62,9 @@ def student_t(probability: float, freedom: int) -> float:
     return float(t.ppf(probability, freedom))
 
 
-def interval(differences: Sequence[float], comparisons: int = 1) -> tuple[float, float]:
-    """Mean of two or more paired differences and half its 95 % confidence interval.
-
-    With several comparisons each is wider, so that all hold at once (Bonferroni).
-    """
-    quantile = student_t(1 - 0.025 / comparisons, len(differences) - 1)
+def interval(differences: Sequence[float], level: float = 0.95) -> tuple[float, float]:
+    """Mean of two or more paired differences and half its confidence interval at this level."""
+    quantile = student_t((1 + level) / 2, len(differences) - 1)
     error = deviation(differences) / math.sqrt(len(differences))
     return statistics.mean(differences), quantile * error
 

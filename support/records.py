@@ -151,7 +151,7 @@ def provenance(device: torch.device) -> dict[str, Any]:
         "device": torch.cuda.get_device_name(device) if is_gpu else device.type,
     }
     return {
-        "command": command_line(Path(sys.argv[0]).name),
+        "command": command_line(),
         "commit": commit(),
         "date": datetime.now(timezone.utc).date().isoformat(),
         "versions": versions,
@@ -177,10 +177,14 @@ def commit() -> str:
     return f"{told}-dirty" if own and not told.endswith("-dirty") else told
 
 
-def command_line(script: str) -> str:
+def command_line(keep_folder: bool = False) -> str:
     """The command that was given, less --resume and --quiet, which change nothing in the result."""
+    script = Path(sys.argv[0])
+    called = [str(script) if keep_folder else script.name]
+    if script.resolve().parent == Path(__file__).parents[1] / "results":
+        called = ["-m", f"results.{script.stem}"]
     words = [word for word in sys.argv[1:] if word not in ("--resume", "--quiet")]
-    return shlex.join(["python", script, *words])
+    return shlex.join(["python", *called, *words])
 
 
 def history_lines(history: list[dict[str, Any]]) -> bytes:

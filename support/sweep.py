@@ -128,7 +128,7 @@ class Results:
             if self.path:
                 again = f"What is done is in {self.path}: rerun the command to continue."
             elif RunFiles(self.runs[0].output).resume_point.exists():
-                again = f"Continue with: {command_line(sys.argv[0])} --resume"
+                again = f"Continue with: {command_line(keep_folder=True)} --resume"
             with suppress(OSError):  # of a reader that has gone
                 print("Stopped.", again)
         if error is None and self.path and self.reports and not self._without_row(self.runs):

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from common import (
     DROPOUT,
+    ROOT,
     TRAININGS,
     everything_in,
     first_net,
@@ -237,8 +238,11 @@ def test_the_checkpoint_of_a_run_tells_how_it_was_made(call):
 
 
 def test_the_recorded_command_names_the_script_without_its_folder(monkeypatch):
-    monkeypatch.setattr("sys.argv", ["/home/me/train.py", "--seed", "1", "--quiet"])
-    assert provenance(torch.device("cpu"))["command"] == "python train.py --seed 1"
+    """And a module as Python is to be told to run it."""
+    module = str(ROOT / "results" / "moved_images.py")
+    for script, called in (("/home/me/train.py", "train.py"), (module, "-m results.moved_images")):
+        monkeypatch.setattr("sys.argv", [script, "--seed", "1", "--quiet"])
+        assert provenance(torch.device("cpu"))["command"] == f"python {called} --seed 1"
 
 
 # From Python
