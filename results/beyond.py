@@ -9,19 +9,81 @@ from results.claims import (
     SHIFT_OF_3,
     SHIFT_OF_7_AND_8,
     STUDENTS,
-    Claim,
     distilled,
     never_saw_3,
     over_seeds,
     saw_7_and_8,
     student,
 )
-from results.runs import LENGTHS, PAPER_NET, Runs, cumbersome, runs_in, students, translated
+from results.intervals import new_run
+from results.runs import (
+    COMPARED_LENGTHS,
+    LENGTHS,
+    PAPER_NET,
+    TEACHER_LENGTH,
+    Runs,
+    cumbersome,
+    each_net,
+    first_students,
+    of_each_teacher,
+    runs_in,
+    students,
+    translated,
+)
 from results.summary import table
 from support.means import deviation, spread
 from support.paper import PAPER, in_brackets
 
+LABELS = ("0.1", "0.5")  # weights
 RATES = (10, 5, 3)  # at which the first epochs of that schedule were trained
+
+
+def labels() -> str:
+    """C3 with labels in the loss as well."""
+    runs = {"0": distilled(800)}
+    runs |= {weight: students("distilled_800_labels", hard_weight=weight) for weight in LABELS}
+    rows = [[w, spread(each.numbers("errors")), len(each.lines)] for w, each in runs.items()]
+    return table(["weight of the labels", "errors", "seeds"], rows)
+
+
+def shifts() -> str:
+    """C6 to C8: errors as learned, and at three shifts of the biases."""
+    rows = []
+    for units in STUDENTS:
+        for name, runs in (
+            (f"never saw a 3, {student(units)} (errors on 3s)", never_saw_3(units)),
+            (f"saw 7s and 8s only, {student(units)}", saw_7_and_8(units)),
+        ):
+            counted = ("errors", "on_group")[: 1 + ("3" in name.split(",")[0])]
+            cells = []
+            for shift in ("learned", "paper", "best", "label_free"):
+                by = statistics.mean(runs.numbers(f"{shift}_shift"))
+                at = f" at {by:+.1f}" if by else ""
+                cells.append(over_seeds(runs, [f"{shift}_{each}" for each in counted]) + at)
+            rows.append([name, *cells, len(runs.lines)])
+    kinds = ["as learned", "the paper's shift", "best on the test set", "by class frequencies"]
+    return table(["student", *kinds, "seeds"], rows)
+
+
+def by_teacher() -> str:
+    """Students of each of several teachers: mean ± standard deviation over their seeds."""
+    nets = [(epochs, net) for epochs in COMPARED_LENGTHS for net in each_net(epochs)]
+    rows = []
+    for units, temperature in STUDENTS.items():
+        for name, file, setting, column in (
+            ("distilled", "distilled", {}, "errors"),
+            ("never saw a 3", "no_three", {"omit": 3}, "learned_errors"),
+            (f"the same at {SHIFT_OF_3:+}", "no_three", {"omit": 3}, "paper_errors"),
+            ("saw 7s and 8s only", "only_7_8", {"keep": "7 8"}, "learned_errors"),
+            (f"the same at {SHIFT_OF_7_AND_8:+}", "only_7_8", {"keep": "7 8"}, "paper_errors"),
+        ):
+            setting = setting | {"temperature": temperature}
+            found = [first_students(f"{file}_{units}", net, **setting) for _, net in nets]
+            cells = [spread(runs.numbers(column)) if runs else "" for runs in found]
+            rows.append([f"{name}, {student(units)}", *cells])
+    names = [f"{epochs:,} epochs, seed {net.lines[0]['seed']}" for epochs, net in nets]
+    errors = [spread(net.numbers("errors")) for _, net in nets]
+    return table(["students", *names], [["the teacher itself", *errors], *rows])
 
 
 def biases() -> str:
@@ -100,18 +162,28 @@ def ensembles() -> str:
 def lowest() -> str:
     """Errors after the last epoch beside the lowest of any: what choosing it would have gained."""
     claims = [
-        Claim("C1", "cumbersome net, 1,000 epochs", cumbersome(1000)),
-        Claim("C2", "small net, 800 units", runs_in("small_800")),
-        Claim("C3", f"distilled, {student(800)}", distilled(800)),
-        *(Claim("C6", f"never saw a 3, {student(n)}", never_saw_3(n)) for n in STUDENTS),
-        *(Claim("C8", f"saw 7s and 8s only, {student(n)}", saw_7_and_8(n)) for n in STUDENTS),
+        ("C1", f"cumbersome net, {TEACHER_LENGTH:,} epochs", cumbersome(TEACHER_LENGTH)),
+        ("C2", "small net, 800 units", runs_in("small_800")),
+        ("C3", f"distilled, {student(800)}", distilled(800)),
+        *(("C6", f"never saw a 3, {student(n)}", never_saw_3(n)) for n in STUDENTS),
+        *(("C8", f"saw 7s and 8s only, {student(n)}", saw_7_and_8(n)) for n in STUDENTS),
     ]
     rows = []
-    for claim in claims:
-        name, paper = f"{claim.number}: {claim.name}", in_brackets(PAPER[claim.key][:1])
-        errors = [spread(claim.runs.numbers(c)) for c in ("errors", "lowest_errors")]
-        rows.append([name, paper, *errors, len(claim.runs.lines)])
+    for number, name, runs in claims:
+        errors = [spread(runs.numbers(column)) for column in ("errors", "lowest_errors")]
+        paper = in_brackets(PAPER[number][:1])
+        rows.append([f"{number}: {name}", paper, *errors, len(runs.lines)])
     return table(["", "paper", "last epoch", "lowest of all epochs", "seeds"], rows)
+
+
+def tries() -> str:
+    """C3 if one reported the lowest count of any epoch, of the best of several runs."""
+    setting = {"temperature": STUDENTS[800]}
+    runs = of_each_teacher("distilled_800", TEACHER_LENGTH, **setting)
+    lowest = new_run([each.numbers("lowest_errors") for each in runs])
+    enough = lowest.chance_of_at_most(PAPER["C3"][0])
+    rows = [[n, f"{1 - (1 - enough) ** n:.0%}".replace("%", " %")] for n in (1, 5, 10)]
+    return table(["runs", f"chance of {PAPER['C3'][0]} errors or fewer"], rows)
 
 
 def three_shifts(runs: Runs) -> str:

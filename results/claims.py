@@ -1,33 +1,51 @@
-"""The claims C1 to C8 of [KD] s.3: the paper's numbers beside ours, in two tables."""
+"""The claims C1 to C8 of [KD] s.3: the paper's figure, ours, and whether a run of ours could be it.
 
+Three verdicts, computed from the runs. "magnitude compatible": the paper's figure lies in the 95 %
+interval for one new run, with another seed and another teacher; "magnitude differs": it does not.
+"direction reproduced": what the paper says gets better does get better here.
+"""
+
+import json
+import math
 import statistics
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from results.runs import Runs, cumbersome, runs_in, students
+from results.intervals import NewRun, difference, new_run
+from results.runs import (
+    TEACHER_LENGTH,
+    Runs,
+    cumbersome,
+    of_each_teacher,
+    runs_in,
+    students,
+)
 from results.summary import table
-from results.temperatures import fewest_seeds, good_and_others, range_above_8
-from support.errors import UserError
+from results.temperatures import (
+    fewest_seeds,
+    good_and_others,
+    range_above_8,
+    shown_best,
+    shown_similar,
+)
 from support.means import spread
 from support.paper import PAPER, PAPER_SHIFTS, in_brackets
 
 STUDENTS = {800: 20, 300: 8}  # units and temperature of those that missed digits: two guesses
 SHIFT_OF_3, *_ = PAPER_SHIFTS["omit", (3,)]  # [KD]'s
 SHIFT_OF_7_AND_8, *_ = PAPER_SHIFTS["keep", (7, 8)]
-TRAIN = "python train.py --precision bf16"
-TRAIN_LONGER = "python train.py --epochs 1000"
-TRAIN_SMALL = "python train.py --model small"
-DISTIL = "python distillation.py"
-DISTIL_300 = f"{DISTIL} --hidden-units 300 --temperature 8"
-OMIT_3 = {
-    units: f"python distillation_no_three.py --hidden-units {units} --temperature {temperature}"
-    for units, temperature in STUDENTS.items()
-}
-KEEP_7_AND_8 = {units: f"{command} --keep 7 8 --epochs 100" for units, command in OMIT_3.items()}
+THREES = 1010  # in the test set
+NOT_7_OR_8 = 7998  # test images: what a net gets wrong at least that answers nothing but 7 or 8
+LEARNED, SHIFTED = ((f"{which}_errors", f"{which}_on_group") for which in ("learned", "paper"))
+DISTIL, OMIT = "python distillation.py", "python distillation_no_three.py"
 
 
 def student(units: int) -> str:
     return f"{units} units, T = {STUDENTS[units]}"
+
+
+def flags(units: int) -> str:
+    return f"--hidden-units {units} --temperature {STUDENTS[units]}"
 
 
 def distilled(units: int, teacher: Runs | None = None) -> Runs:
@@ -48,146 +66,187 @@ def over_seeds(runs: Runs, columns: Sequence[str]) -> str:
     return in_brackets([spread(runs.numbers(column)) for column in columns])
 
 
-def code(command: str) -> str:
-    """As Markdown shows it."""
-    return f"`{command}`" if command else ""
-
-
 class Claim(NamedTuple):
-    """A claim that is a number of errors, with our runs of it."""
+    """A claim that is a number of errors, with what a new run of ours would make."""
 
-    key: str  # in PAPER
-    name: str
-    runs: Runs
-    columns: tuple[str, ...] = ("errors",)  # and, if there is a second, errors on the omitted digit
-    command: str = ""  # none if it is the one of the claim before
-    time: str = ""  # that it takes
+    number: str
+    says: str
+    paper: tuple[int, ...]  # errors and, if there is a second, on the digit that was left out
+    run: NewRun
+    runs: int | str = ""  # of which it is computed
+    on_digit: float | None = None  # mean errors on the digit that was left out
+    command: str = ""
+    direction: bool | None = None  # whether ours changes as the paper's, where it says so
 
     @property
-    def number(self) -> str:
-        return self.key.split()[0]
+    def ours(self) -> str:
+        """The mean errors and, in brackets, those on the digit that was left out."""
+        each = (self.run.mean, self.on_digit)
+        return in_brackets([f"{mean:,.1f}" for mean in each if mean is not None])
+
+    @property
+    def bounds(self) -> tuple[int, int]:
+        """Of the 95 % interval for one new run, rounded outwards to whole errors."""
+        return math.floor(self.run.low), math.ceil(self.run.high)
+
+    @property
+    def interval(self) -> str:
+        return "{:,} to {:,}".format(*self.bounds)
+
+    @property
+    def verdict(self) -> str:
+        told = {None: [], True: ["direction reproduced"], False: ["direction not reproduced"]}
+        if self.paper:
+            low, high = self.bounds
+            inside = low <= self.paper[0] <= high
+            told[self.direction].append(f"magnitude {'compatible' if inside else 'differs'}")
+        return ", ".join(told[self.direction])
+
+
+def claim_of(
+    number: str, says: str, key: str, runs: Sequence[Runs], column: str = "errors", **others: Any
+) -> Claim:
+    """A claim with the errors in a `column` of the runs, by teacher. `key` is in PAPER, or ""."""
+    groups = [each.numbers(column) for each in runs]
+    return Claim(number, says, PAPER.get(key, ()), new_run(groups), sum(map(len, groups)), **others)
+
+
+def mean_of(runs: Sequence[Runs], column: str) -> float:
+    return statistics.mean(number for each in runs for number in each.numbers(column))
+
+
+def saw_all_digits() -> list[Claim]:
+    """C1 to C3."""
+    nets, small = cumbersome(TEACHER_LENGTH), runs_in("small_800")
+    train = f"python train.py --epochs {TEACHER_LENGTH} --precision bf16"
+    says = "The small net, 800 units per layer, trained on the labels"
+    c1 = claim_of("C1", "The cumbersome net", "C1", [nets], command=train)
+    c2 = claim_of("C2", says, "C2", [small], command="python train.py --model small")
+    c3 = distilled_claim("C3", 800)
+    saved = difference(c2.run, c3.run)
+    fewer = {"direction": saved.mean > 0}
+    says, paper = "Errors that distillation saves", PAPER["C2"][0] - PAPER["C3"][0]
+    return [c1, c2, c3._replace(**fewer), Claim("C2 - C3", says, (paper,), saved, **fewer)]
+
+
+def distilled_claim(number: str, units: int) -> Claim:
+    runs = of_each_teacher(f"distilled_{units}", TEACHER_LENGTH, temperature=STUDENTS[units])
+    says = f"A student that is distilled, {student(units)}"
+    return claim_of(
+        number, says, number, runs, command=DISTIL + (units != 800) * f" {flags(units)}"
+    )
+
+
+def missed_digits(units: int) -> list[Claim]:
+    """C6 to C8: students of so many units that did not see all digits."""
+    of_teachers = {"epochs": TEACHER_LENGTH, "temperature": STUDENTS[units]}
+    no_3 = of_each_teacher(f"no_three_{units}", omit=3, **of_teachers)
+    only = of_each_teacher(f"only_7_8_{units}", keep="7 8", **of_teachers)
+    omit = OMIT + (units != 800) * f" {flags(units)}"
+    keep = f"{omit} --keep 7 8 --epochs 100"
+    (errors, on_3), (shifted, on_3_shifted) = LEARNED, SHIFTED
+    (two,), (two_shifted,) = LEARNED[:1], SHIFTED[:1]
+    missed, lower = mean_of(no_3, on_3) < THREES / 2, mean_of(no_3, shifted) < mean_of(no_3, errors)
+    sure, fewer = mean_of(only, two) < NOT_7_OR_8, mean_of(only, two_shifted) < mean_of(only, two)
+    name = f"A student never shown a 3, {student(units)} (errors on 3s)"
+    raised = f"The same, the bias of the 3 raised by {SHIFT_OF_3}"
+    lowered = f"The same, both biases lowered by {-SHIFT_OF_7_AND_8}"
+    says = f"A student shown 7s and 8s only, {student(units)}"
+    mean_3, mean_3_shifted = (mean_of(no_3, column) for column in (on_3, on_3_shifted))
+    for_3, for_7_8 = {"command": omit}, {"command": keep}
+    return [
+        claim_of("C6", name, "C6", no_3, errors, on_digit=mean_3, direction=missed, **for_3),
+        claim_of(
+            "C7", raised, "C7", no_3, shifted, on_digit=mean_3_shifted, direction=lower, **for_3
+        ),
+        claim_of("C8", says, "C8", only, two, direction=sure, **for_7_8),
+        claim_of("C8", lowered, "C8 shifted", only, two_shifted, direction=fewer, **for_7_8),
+    ]
 
 
 def measured_claims() -> list[Claim]:
     """Those of README.md: students of 800 units, T = 20."""
-    longer, without, only = cumbersome(1000), never_saw_3(800), saw_7_and_8(800)
-    learned, paper, best = ((f"{s}_errors", f"{s}_on_group") for s in ("learned", "paper", "best"))
-    bias, biases = f"its bias {SHIFT_OF_3:+}", f"their biases {SHIFT_OF_7_AND_8:+}"
+    return [*saw_all_digits(), *missed_digits(800)]
+
+
+def temperature_claims() -> list[dict[str, str]]:
+    """C4 and C5, which are comparisons of many runs."""
+    above_8 = ", ".join(f"{range_above_8(units)} ({units} units)" for units in (300, 800))
     return [
-        Claim("C1", "cumbersome net", cumbersome(400), command=TRAIN, time="40 min"),
-        Claim("C1", "the same, 1,000 epochs", longer, command=TRAIN_LONGER, time="140 min"),
-        Claim("C2", "small net, labels", runs_in("small_800"), command=TRAIN_SMALL, time="2 min"),
-        Claim("C3", "distilled", distilled(800), command=DISTIL, time="2 min"),
-        Claim("C6", "never saw a 3", without, learned, OMIT_3[800], "4 min"),
-        Claim("C7", f"the same, {bias}", without, paper),
-        Claim("C7", "the same, best shift", without, best),
-        Claim("C8", "saw 7s and 8s only", only, learned[:1], KEEP_7_AND_8[800], "2 min"),
-        Claim("C8 shifted", f"the same, {biases}", only, paper[:1]),
+        {
+            "claim": "C4",
+            "says": "300 units per layer or more: all temperatures above 8 are fairly similar",
+            "ours": above_8,
+            "verdict": "direction reproduced" if shown_similar() else "not shown",
+            "command": f"{DISTIL} --hidden-units 300 800 --temperature 12 20 40 --seed "
+            + " ".join(map(str, range(fewest_seeds(800)))),
+        },
+        {
+            "claim": "C5",
+            "says": "30 units per layer: temperatures from 2.5 to 4 are the best",
+            "ours": good_and_others(),
+            "verdict": "direction reproduced" if shown_best() else "not shown",
+            "command": f"{DISTIL} --hidden-units 30 --temperature 1 1.5 2 2.5 3 4 6 8 12 20 "
+            "--epochs 60 --seed " + " ".join(map(str, range(fewest_seeds(30)))),
+        },
     ]
 
 
 def headline() -> str:
-    """The table of README.md: each claim, with its command and the time that it takes."""
+    """The table of README.md."""
     rows = [
-        [
-            f"{claim.number}: {claim.name}",
-            code(claim.command),
-            in_brackets(PAPER[claim.key]),
-            over_seeds(claim.runs, claim.columns),
-            len(claim.runs.lines),
-            claim.time,
-        ]
-        for claim in measured_claims()
+        [c.number, c.says, in_brackets(c.paper), c.ours, c.interval, c.verdict]
+        for c in measured_claims()
     ]
-    rows = sorted([*rows, *_temperature_rows()], key=lambda row: row[0][:2])
-    header = ["", "command", "paper", "ours (mean ± standard deviation)", "seeds", "time"]
-    return table(header, rows)
-
-
-def _temperature_rows() -> list[list[Any]]:
-    """Those of C4 and C5, which are of many runs; time is for all of them."""
-    above_8 = (f"{range_above_8(units)} ({units} units)" for units in (300, 800))
-    similar = "--hidden-units 300 800 --temperature 12 20 40 --seed 0 1 2"
-    thirty = (
-        "--hidden-units 30 --temperature 1 1.5 2 2.5 3 4 6 8 12 20 --epochs 60 "
-        "--seed 0 1 2 3 4 5 6 7 8 9"
-    )
-    return [
-        [
-            "C4: 300 units or more, T above 8",
-            code(f"{DISTIL} {similar}"),
-            "fairly similar",
-            ", ".join(above_8),
-            fewest_seeds(800),
-            "22 min",
-        ],
-        [
-            "C5: 30 units, T of 2.5 to 4",
-            code(f"{DISTIL} {thirty}"),
-            "better than others",
-            good_and_others(),
-            fewest_seeds(30),
-            "17 min",
-        ],
+    rows += [
+        [each["claim"], each["says"], "", each["ours"], "", each["verdict"]]
+        for each in temperature_claims()
     ]
+    header = ["", "claim", "paper", "ours", "one new run (95 %)", "verdict"]
+    return table(header, sorted(rows, key=lambda row: row[0]))
 
 
 def overview() -> str:
-    """Both students of each claim: the paper's errors, ours with seed 0 and over all seeds."""
-    rows = [
-        _compared("C1: cumbersome net, 1200 units", "C1", cumbersome(400), TRAIN),
-        _compared("the same, 1,000 epochs", "C1", cumbersome(1000), TRAIN_LONGER),
-        _compared("C2: small net, 800 units", "C2", runs_in("small_800"), TRAIN_SMALL),
-        _compared(f"C3: distilled, {student(800)}", "C3", distilled(800), DISTIL),
-        *map(_with_labels, ("0.1", "0.5")),
-        _compared(f"distilled, {student(300)}", "", distilled(300), DISTIL_300),
-        ["C4: T above 8", "similar", "", "see below", fewest_seeds(800), "see below"],
-        ["C5: 30 units, T of 2.5 to 4", "better", "", "see below", fewest_seeds(30), "see below"],
-    ]
-    for units, command in OMIT_3.items():
-        name = f"never saw a 3, {student(units)}"
-        rows += _shifted(("C6", "C7"), name, "its bias", never_saw_3(units), command)
-    for units, command in KEEP_7_AND_8.items():
-        name = f"saw 7s and 8s only, {student(units)}"
-        rows += _shifted(("C8", "C8 shifted"), name, "their biases", saw_7_and_8(units), command)
-    header = ["", "paper", "seed 0", "mean ± standard deviation", "seeds", "command"]
+    """Both students of each claim, with the two spreads that the interval is made of."""
+    rows = []
+    for claim in [*measured_claims(), distilled_claim("", 300), *missed_digits(300)]:
+        spreads = [f"{sd:.1f}" if sd is not None else "" for sd in claim.run[1:3]]
+        cells = [claim.number, claim.says, in_brackets(claim.paper), claim.ours, *spreads]
+        rows.append([*cells, claim.runs, claim.interval, claim.verdict])
+    says = "Share of the way from the small net to the teacher that distillation goes"
+    between = [["", says, *recovered(), "", "", "", "", ""]]
+    for each in temperature_claims():
+        between.append([each["claim"], each["says"], "", each["ours"], *[""] * 4, each["verdict"]])
+    rows[4:4] = between
+    spreads = ["sd over seeds", "sd over teachers", "runs"]
+    header = ["", "claim", "paper", "ours", *spreads, "one new run (95 %)", "verdict"]
     return table(header, rows)
 
 
-def _with_labels(weight: str) -> list[str]:
-    """The row of C3 for students that learned from the labels as well, with that weight."""
-    name = f"the same with a weight of {weight} on the labels"
-    runs = students("distilled_800_labels", hard_weight=weight)
-    return _compared(name, "C3", runs, f"{DISTIL} --hard-weight {weight}")
+def recovered() -> list[str]:
+    """What part of the errors between C2 and C1 distillation saves: the paper's and ours."""
+    c1, c2, c3, _ = saw_all_digits()
+    errors = [[claim.paper[0] for claim in (c1, c2, c3)]]
+    errors.append([claim.run.mean for claim in (c1, c2, c3)])
+    return [f"{100 * (small - student) / (small - net):.0f} %" for net, small, student in errors]
 
 
-def _shifted(
-    keys: tuple[str, str], name: str, biases: str, runs: Runs, command: str
-) -> list[list[str]]:
-    """Rows of a student that missed digits: as it learned, and with its biases shifted."""
-    learned, shifted = keys
-    values = ("errors", "on_group")[: len(PAPER[learned])]
-    average = "shifted by {} on average"
-    names = {
-        "learned": (f"{learned}: {name}", learned, command),
-        "paper": (f"{shifted.split()[0]}: {biases} shifted by {{}}", shifted, ""),
-        "best": (f"{average}: best on the test set", "", ""),
-        "label_free": (f"{average}: by class frequencies, without test labels", "", ""),
-    }
-    rows = []
-    for shift, (label, key, typed) in names.items():
-        by = statistics.mean(runs.numbers(f"{shift}_shift"))
-        columns = [f"{shift}_{value}" for value in values]
-        rows.append(_compared(label.format(f"{by:+.1f}"), key, runs, typed, columns))
-    return rows
-
-
-def _compared(
-    label: str, key: str, runs: Runs, command: str, columns: Sequence[str] = ("errors",)
-) -> list[str]:
-    """A row: errors in the first of `columns` and, in brackets, in the second."""
-    if runs.numbers("seed")[0] != 0:
-        raise UserError(f"{runs.file} has no run with seed 0")
-    seed_0 = in_brackets([int(runs.numbers(column)[0]) for column in columns])
-    paper = in_brackets(PAPER.get(key, ()))
-    return [label, paper, seed_0, over_seeds(runs, columns), str(len(runs.lines)), code(command)]
+def as_json() -> str:
+    """What results/claims.json holds: the claims as other work would cite them."""
+    claims = [
+        {
+            "claim": claim.number,
+            "says": claim.says,
+            "paper": claim.paper[0],
+            "mean": round(claim.run.mean, 1),
+            "sd_over_seeds": claim.run.runs and round(claim.run.runs, 1),
+            "sd_over_teachers": claim.run.teachers and round(claim.run.teachers, 1),
+            "interval_95": claim.bounds,
+            "runs": claim.runs,
+            "verdict": claim.verdict,
+            "command": claim.command,
+        }
+        for claim in measured_claims()
+    ]
+    everything = sorted([*claims, *temperature_claims()], key=lambda claim: claim["claim"])
+    return json.dumps(everything, indent=1) + "\n"

@@ -8,13 +8,18 @@ from collections.abc import Callable
 from typing import Any
 
 from dataset import Mnist, load_mnist
-from results.figures_of_nets import dark_knowledge, mistakes, shifts, unseen_logits
+from results.figures_of_nets import (
+    dark_knowledge,
+    in_one_picture,
+    mistakes,
+    shifts,
+    unseen_logits,
+)
 from results.figures_of_runs import (
     claims,
     published_schedule,
     teachers,
     temperatures,
-    training,
     translations,
 )
 from results.runs import ROOT
@@ -27,14 +32,14 @@ from support.script import run_script
 
 FIGURES = ROOT / "figures"
 DRAWINGS: dict[str, Callable[[Any, Mnist], Any]] = {
+    "in_one_picture": in_one_picture,
+    "dark_knowledge": dark_knowledge,
     "claims": claims,
     "temperatures": temperatures,
     "shifts": shifts,
     "unseen_logits": unseen_logits,
-    "dark_knowledge": dark_knowledge,
     "mistakes": mistakes,
     "teachers": teachers,
-    "training": training,
     "translations": translations,
     "published_schedule": published_schedule,
 }

@@ -11,9 +11,14 @@ from distillation import soft_targets
 from distillation_no_three import errors_at, found_shifts
 from evaluate import logits_of
 from layers import RectifierNet
-from results.style import BLACK, BLUE, GREEN, ORANGE, PURPLE, RED, WIDTH
+from results.claims import saw_all_digits
+from results.style import BLACK, BLUE, GREEN, RED, WIDTH
 from support.checkpoints import MODELS, load_model
 from support.paper import PAPER_SHIFTS
+from support.teacher import TEACHER
+
+STUDENT = MODELS / "distilled_model_800_20.pt"
+TWOS = (924, 2496)  # test images that we picked: a 2 that looks like a 7, and one like a 3
 
 
 class Student(NamedTuple):
@@ -49,65 +54,73 @@ STUDENTS = (NEVER_SAW_3, SAW_7_AND_8)
 
 def shifts(plt: Any, mnist: Mnist) -> Any:
     """Errors against the shift of the biases of classes that were never, or alone, seen."""
-    figure, panels = plt.subplots(1, 2, figsize=(WIDTH, 3.4))
+    figure, panels = plt.subplots(1, 2, figsize=(WIDTH, 3.6))
     for axes, student in zip(panels, STUDENTS, strict=True):
         _draw_shifts(axes, student, mnist)
         axes.set_title(student.name)
-        axes.legend(fontsize=8, loc="upper center", frameon=True, framealpha=1, edgecolor="white")
     panels[0].set_ylabel("test errors")
     return figure
 
 
 def _draw_shifts(axes: Any, student: Student, mnist: Mnist) -> None:
     """The panel of a student: errors in total and on its digits, and where some shifts are."""
-    group, range_of_shifts = list(student.digits), student.shifts
+    group, labels = list(student.digits), mnist.test.labels
     paper, *_ = PAPER_SHIFTS[student.which, student.digits]
-    cases, best, label_free = found_shifts(student.net, mnist, group)
-    labels = mnist.test.labels
-    curves = [errors_at(cases, labels, group, shift) for shift in range_of_shifts]
-    total, on_group = zip(*curves, strict=True)
-    classes = " and ".join(map(str, group))
+    cases, best, _ = found_shifts(student.net, mnist, group)
+    total, on_group = zip(
+        *(errors_at(cases, labels, group, s) for s in student.shifts), strict=True
+    )
+    as_learned, shifted = (errors_at(cases, labels, group, s)[0] for s in (0.0, paper))
+    top = 1.45 * as_learned
+    axes.plot(student.shifts, total, color=BLUE)
+    axes.plot(student.shifts, on_group, color=RED, ls="--")
     names = " and ".join(f"{digit}s" for digit in group)
-    axes.plot(range_of_shifts, total, color=BLUE, label="all digits")
-    axes.plot(range_of_shifts, on_group, color=RED, ls="--", label=f"on {names}")
-    marks = [
-        ("as learned", 0.0, BLACK, "-"),
-        ("the paper's", paper, ORANGE, "-"),
-        ("best here", best, GREEN, ":"),
-        ("by class frequency", label_free, PURPLE, "-."),
-    ]
-    for name, shift, colour, line in marks:
-        errors, _ = errors_at(cases, labels, group, shift)
-        label = f"{name} ({shift:+.1f}): {errors:,}"
-        axes.axvline(shift, color=colour, ls=line, lw=1.2, label=label)
-    as_learned = errors_at(cases, labels, group, 0.0)[0]
-    axes.set_ylim(0, 2.2 * as_learned)
-    axes.set_xlabel(f"added to the bias of {classes}")
+    for curve, text, colour in ((total, "all digits", BLUE), (on_group, f"on {names}", RED)):
+        inside = [k for k, errors in enumerate(curve) if errors < 0.93 * top]
+        end = inside[0] if curve[0] > curve[-1] or student.which == "keep" else inside[-1]
+        place = {"ha": "right" if end > len(curve) / 2 else "left", "va": "bottom"}
+        axes.annotate(text, (student.shifts[end], curve[end]), color=colour, fontsize=9, **place)
+    beside = {"ha": "left" if paper > 0 else "right", "va": "bottom"}
+    marks = (
+        (f"as learned: {as_learned:,}", 0.0, as_learned, (5 if paper > 0 else -5, 5), beside),
+        (f"the paper's {paper:+}: {shifted:,}", paper, shifted, (4, -6), {"va": "top"}),
+    )
+    for label, shift, errors, offset, place in marks:
+        axes.axvline(shift, color=BLACK, lw=0.8, ls=":", zorder=0)
+        axes.plot(shift, errors, "o", color=BLACK, ms=5)
+        where = {"xytext": offset, "textcoords": "offset points", "fontsize": 9, **place}
+        axes.annotate(label, (shift, errors), **where)
+    axes.axvline(best, color=GREEN, lw=1.2, ls="--", zorder=0)
+    axes.text(best, top, "best ", color=GREEN, fontsize=9, va="top", ha="right")
+    axes.set_ylim(0, top)
+    axes.yaxis.set_major_formatter("{x:,.0f}")
+    axes.set_xlabel(f"added to the bias of {' and '.join(map(str, group))}")
 
 
 def unseen_logits(plt: Any, mnist: Mnist) -> Any:
-    """Logits of students against those of their teacher, on digits that they saw and on others."""
+    """Margins of students against those of their teacher, on digits that they saw and on others."""
     figure, panels = plt.subplots(1, 2, figsize=(WIDTH, 3.8))
-    teacher = logits_of(load_model(MODELS / "cumbersome_model_1200.pt"), mnist.test.images)
+    teacher = logits_of(load_model(TEACHER), mnist.test.images)
     for axes, student in zip(panels, STUDENTS, strict=True):
         group, logits = list(student.digits), logits_of(student.net, mnist.test.images)
         # Less the mean of the others: only differences between logits have a meaning.
         x, y = (_above_others(z, group) for z in (teacher, logits))
         in_group = torch.isin(mnist.test.labels, torch.tensor(group))
         seen = in_group if student.which == "keep" else ~in_group
-        for cases, name, colour in ((~seen, "never seen", RED), (seen, "seen", BLUE)):
+        for cases, name, colour in ((~seen, "never shown", RED), (seen, "shown", BLUE)):
             slope, _ = np.polyfit(x[cases], y[cases], 1)
             more = round(float((y - x)[cases].mean()), 1) + 0.0  # never -0.0
             label = f"digits {name}: slope {slope:.2f}, {more:+.1f} on average"
             axes.plot(x[cases], y[cases], ".", color=colour, ms=1.5, alpha=0.3, label=label)
-        ends = [float(x.min()), float(x.max())]
-        axes.plot(ends, ends, color=BLACK, lw=1, label="as the teacher")
+        ends = [float(max(x.min(), y.min())), float(min(x.max(), y.max()))]
+        axes.plot(ends, ends, color=BLACK, lw=1, label="student = teacher")
         axes.set_title(student.name)
-        axes.set_xlabel(f"teacher: mean logit of {' and '.join(map(str, group))}, less the others'")
-        legend = axes.legend(fontsize=8, markerscale=6)
-        for mark in legend.legend_handles:
+        names = " and ".join(map(str, group))
+        axes.set_xlabel(f"teacher's margin for {names}")
+        axes.set_ylabel(f"student's margin for {names}")
+        axes.set_ylim(bottom=float(y.min()) - 0.4 * float(y.max() - y.min()))  # for the legend
+        for mark in axes.legend(fontsize=8, markerscale=6, loc="lower right").legend_handles:
             mark.set_alpha(1)
-    panels[0].set_ylabel("student: the same")
     return figure
 
 
@@ -118,27 +131,76 @@ def _above_others(logits: Tensor, group: list[int]) -> Tensor:
 
 
 def dark_knowledge(plt: Any, mnist: Mnist) -> Any:
-    """Soft targets of the cumbersome net for the first test image of some digits."""
-    digits = (2, 3, 4, 7)
-    lowest = {1: 1e-9, 4: 1e-4, 20: 1e-2}  # probability that is shown, by temperature
-    teacher = load_model(MODELS / "cumbersome_model_1200.pt")
-    figure, panels = plt.subplots(
-        len(digits), 4, figsize=(WIDTH, 5.6), width_ratios=(1, 2, 2, 2), squeeze=False
-    )
-    for row, digit in zip(panels, digits, strict=True):
-        image = mnist.test.images[mnist.test.labels == digit][:1]
-        row[0].imshow(image[0], cmap="gray_r")
-        row[0].axis("off")
-        for axes, temperature in zip(row[1:], lowest, strict=True):
-            axes.bar(range(10), soft_targets(logits_of(teacher, image), temperature)[0], color=BLUE)
-            axes.set_yscale("log")
-            axes.set_ylim(lowest[temperature], 2)
-            axes.set_xticks(range(10))
-            axes.tick_params(labelsize=8)
-    for axes, temperature in zip(panels[0, 1:], lowest, strict=True):
+    """Soft targets of the cumbersome net for two test images, on linear and shared axes."""
+    temperatures = (1, 4, 20)
+    teacher = load_model(TEACHER)
+    shape = {"width_ratios": (0.8, 2, 2, 2), "squeeze": False}
+    figure, panels = plt.subplots(len(TWOS), 4, figsize=(WIDTH, 3.2), **shape)
+    for row, case in zip(panels, TWOS, strict=True):
+        image = mnist.test.images[case : case + 1]
+        _draw_digit(row[0], image[0])
+        for axes, temperature in zip(row[1:], temperatures, strict=True):
+            _draw_targets(axes, soft_targets(logits_of(teacher, image), temperature)[0])
+    for axes, temperature in zip(panels[0, 1:], temperatures, strict=True):
         axes.set_title(f"T = {temperature}")
-    panels[-1, 2].set_xlabel("class (probabilities on logarithmic scales)")
+    for axes in panels[:, 1]:
+        axes.set_ylabel("probability")
     return figure
+
+
+def _draw_digit(axes: Any, image: Tensor) -> None:
+    axes.imshow(image, cmap="gray_r")
+    axes.axis("off")
+
+
+def _draw_targets(axes: Any, targets: Tensor, colour: str = BLUE) -> None:
+    """Ten bars on a linear scale from 0 to 1, with the two highest as numbers."""
+    axes.bar(range(10), targets, color=colour)
+    for k in targets.topk(2).indices.tolist():
+        axes.text(k, float(targets[k]) + 0.02, f"{targets[k]:.2f}", ha="center", fontsize=8)
+    axes.set_ylim(0, 1.1)
+    axes.set_yticks([0, 0.5, 1])
+    axes.set_xticks(range(10))
+    axes.tick_params(labelsize=8)
+
+
+def in_one_picture(plt: Any, mnist: Mnist) -> Any:
+    """What came out, beside the paper; and how: teacher, soft targets, student."""
+    figure = plt.figure(figsize=(WIDTH, 3.9))
+    top, bottom = figure.subfigures(2, 1, height_ratios=(1.35, 1))
+    _draw_three_nets(top.subplots())
+    digit, of_teacher, of_student = bottom.subplots(1, 3, width_ratios=(0.7, 2, 2))
+    image = mnist.test.images[TWOS[0] : TWOS[0] + 1]
+    _draw_digit(digit, image[0])
+    nets = (
+        (of_teacher, TEACHER, "what the teacher says of this 2 (T = 4)", BLUE),
+        (of_student, STUDENT, "what the student learned to say", GREEN),
+    )
+    for axes, file, name, colour in nets:
+        _draw_targets(axes, soft_targets(logits_of(load_model(file), image), 4.0)[0], colour)
+        axes.set_title(name)
+    return figure
+
+
+def _draw_three_nets(axes: Any) -> None:
+    """Bars of C2, C3 and C1: our mean errors, their interval for one run, and the paper's."""
+    claims = {claim.number: claim for claim in saw_all_digits()}
+    names = {
+        "C2": "small net, learned the labels",
+        "C3": "small net, distilled",
+        "C1": "cumbersome net, the teacher",
+    }
+    for place, (number, colour) in enumerate(zip(names, (RED, GREEN, BLUE), strict=True)):
+        claim = claims[number]
+        axes.barh(place, claim.run.mean, color=colour, height=0.6)
+        axes.text(2, place, f"{claim.run.mean:.0f}", color="white", va="center", weight="bold")
+        axes.plot([claim.paper[0]] * 2, [place - 0.38, place + 0.38], color=BLACK, lw=3)
+        text = f"paper: {claim.paper[0]}"
+        axes.text(max(claim.paper[0], claim.run.mean) + 2, place, text, va="center", fontsize=9)
+    axes.set_yticks(range(3), names.values())
+    axes.invert_yaxis()
+    axes.set_xlim(0, 170)
+    axes.set_xlabel("errors on the 10,000 test images (mean of several runs; black: the paper)")
 
 
 def shares_on(net: RectifierNet, images: Tensor) -> list[Tensor]:
@@ -154,21 +216,26 @@ def shares_on(net: RectifierNet, images: Tensor) -> list[Tensor]:
 
 
 def mistakes(plt: Any, mnist: Mnist) -> Any:
-    """Every test digit that the distilled net gets wrong."""
+    """Every test digit that the distilled net gets wrong, by whether its teacher is right."""
     images, labels = mnist.test.images, mnist.test.labels
-    student, teacher = (
-        logits_of(load_model(MODELS / file), images).argmax(1)
-        for file in ("distilled_model_800_20.pt", "cumbersome_model_1200.pt")
-    )
-    wrong = (student != labels).nonzero().flatten().tolist()
-    columns = 14
-    rows = -(-len(wrong) // columns)
-    figure, panels = plt.subplots(rows, columns, figsize=(WIDTH, 0.78 * rows), squeeze=False)
-    for axes in panels.flat:
-        axes.axis("off")
-    for axes, case in zip(panels.flat, wrong, strict=False):
-        answer, truth, other = (int(values[case]) for values in (student, labels, teacher))
-        axes.imshow(images[case], cmap="gray_r")
-        colour = BLUE if other == truth else RED
-        axes.set_title(f"{answer} ({truth}) {other}", fontsize=8, color=colour, pad=2)
+    student, teacher = (logits_of(load_model(f), images).argmax(1) for f in (STUDENT, TEACHER))
+    wrong = student != labels
+    groups = {
+        "the teacher is right": (wrong & (teacher == labels), BLUE),
+        "the teacher is wrong, too": (wrong & (teacher != labels), RED),
+    }
+    columns = 15
+    cases = [(mask.nonzero().flatten().tolist(), name, c) for name, (mask, c) in groups.items()]
+    rows = [-(-len(found) // columns) for found, *_ in cases]
+    figure = plt.figure(figsize=(WIDTH, 0.72 * sum(rows) + 0.9))
+    figure.suptitle("above each image: the student's answer, and in brackets the truth", fontsize=9)
+    parts = figure.subfigures(2, 1, height_ratios=[n + 0.6 for n in rows])
+    for part, (found, name, colour), height in zip(parts, cases, rows, strict=True):
+        part.suptitle(f"{len(found)} where {name}", color=colour, fontsize=10, weight="bold")
+        panels = part.subplots(height, columns, squeeze=False)
+        for axes in panels.flat:
+            axes.axis("off")
+        for axes, case in zip(panels.flat, found, strict=False):
+            axes.imshow(images[case], cmap="gray_r")
+            axes.set_title(f"{student[case]} ({labels[case]})", fontsize=8, color=colour, pad=2)
     return figure

@@ -7,7 +7,7 @@ import numpy as np
 from dataset import Mnist
 from results.claims import measured_claims, never_saw_3, saw_7_and_8, student
 from results.figures_of_nets import shares_on
-from results.runs import LENGTHS, PAPER_NET, cumbersome, runs_in, students, translated
+from results.runs import LENGTHS, TEACHER_LENGTH, cumbersome, students, translated
 from results.style import BLACK, BLUE, GREEN, ORANGE, PURPLE, RED, SKY, WIDTH, logarithmic
 from results.summary import pooled_intervals
 from results.temperatures import by_temperature
@@ -16,71 +16,72 @@ from support.means import deviation
 from support.paper import PAPER, PAPER_SHIFTS
 from support.records import record_of
 
+IN_WORDS = {  # by number and the paper's figures
+    ("C1", PAPER["C1"]): "C1 cumbersome net",
+    ("C2", PAPER["C2"]): "C2 small net, labels",
+    ("C3", PAPER["C3"]): "C3 small net, distilled",
+    ("C6", PAPER["C6"]): "C6 never shown a 3",
+    ("C7", PAPER["C7"]): "C7 its bias of 3 raised by 3.5",
+    ("C8", PAPER["C8"]): "C8 shown 7s and 8s only",
+    ("C8", PAPER["C8 shifted"]): "C8 its biases lowered by 7.6",
+}
+
 
 def claims(plt: Any, mnist: Mnist) -> Any:
-    """The paper's errors beside ours: each seed, and mean and standard deviation over them."""
-    rows = measured_claims()
-    figure, axes = plt.subplots(figsize=(WIDTH, 3.6))
-    for place, claim in enumerate(rows):
-        paper, ours = PAPER[claim.key][0], claim.runs.numbers(claim.columns[0])
-        axes.plot(paper, place, "D", color=ORANGE, ms=8, label="the paper, one run", zorder=2)
-        axes.plot(ours, [place] * len(ours), "o", color=SKY, ms=4, label="ours, each seed")
-        name = "mean ± standard deviation"
-        bar = {"fmt": "|", "color": BLUE, "ms": 14, "capsize": 3, "label": name}
-        axes.errorbar(np.mean(ours), place, xerr=deviation(ours), **bar)
-    axes.set_yticks(range(len(rows)), [f"{claim.number} {claim.name}" for claim in rows])
-    axes.invert_yaxis()
-    logarithmic(axes, "x", 60, 100, 150, 200, 500, 1000, 2000, 5000)
-    axes.grid(axis="x", alpha=0.3)
-    axes.set_xlabel("errors on the 10,000 test images (logarithmic)")
-    handles, labels = axes.get_legend_handles_labels()
-    once = dict(zip(labels, handles, strict=True))
-    axes.legend(once.values(), once.keys(), loc="upper right")
+    """Our mean errors and the 95 % interval for one new run, beside the paper's figure."""
+    claims = [claim for claim in measured_claims() if claim.number != "C2 - C3"]
+    large = [claim for claim in claims if claim.paper[0] > 1000]
+    figure, panels = plt.subplots(
+        2, 1, figsize=(WIDTH, 4.2), height_ratios=(len(claims) - len(large), len(large))
+    )
+    small = [claim for claim in claims if claim not in large]
+    for axes, some, limits in zip(panels, (small, large), ((40, 280), (900, 6000)), strict=True):
+        for place, claim in enumerate(some):
+            run, paper = claim.run, claim.paper[0]
+            axes.barh(place, 2 * run.half, left=run.low, height=0.5, color=SKY, alpha=0.6)
+            axes.plot([run.mean] * 2, [place - 0.25, place + 0.25], color=BLUE, lw=3)
+            axes.plot(paper, place, "D", mfc="none", mec=BLACK, mew=1.5, ms=9)
+            text = f"{run.mean:,.0f} (paper: {paper:,})"
+            axes.text(limits[1], place, text, va="center", ha="right", fontsize=9)
+        axes.set_yticks(range(len(some)), [IN_WORDS[claim.number, claim.paper] for claim in some])
+        axes.set_ylim(len(some) - 0.4, -0.6)
+        axes.set_xlim(*limits)
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+    panels[0].set_title("line: our mean; band: one new run of ours (95 %); diamond: the paper")
+    panels[1].set_xlabel("errors on the 10,000 test images")
     return figure
 
 
 def temperatures(plt: Any, mnist: Mnist) -> Any:
     """Errors against temperature: each seed, their mean and its 95 % confidence interval."""
-    figure, panels = plt.subplots(1, 3, figsize=(WIDTH, 3.0))
+    figure, panels = plt.subplots(1, 3, figsize=(WIDTH, 3.2))
+    panels[1].sharey(panels[2])
     for axes, units in zip(panels, (30, 300, 800), strict=True):
         errors = by_temperature(students(f"distilled_{units}"))
         means, halves = pooled_intervals([[*found.values()] for found in errors.values()])
         for temperature, found in errors.items():
-            axes.plot([temperature] * len(found), [*found.values()], "o", color=SKY, ms=3)
-        axes.errorbar(list(errors), means, yerr=halves, fmt="-o", color=BLUE, ms=4, capsize=2)
+            each = [temperature] * len(found), [*found.values()]
+            axes.plot(*each, "o", color=SKY, ms=3, label="each seed")
+        label = {"label": "mean, 95 % interval"}
+        axes.errorbar(list(errors), means, yerr=halves, fmt="-o", color=BLUE, ms=4, **label)
         logarithmic(axes, "x", 1, 2, 4, 8, 20, 40)
         axes.set_xlabel("temperature")
         seeds = sorted({len(found) for found in errors.values()})
         axes.set_title(f"{units} units, {' to '.join(map(str, seeds))} seeds")
-        low, high = axes.get_ylim()
-        axes.set_ylim(low, high)
-        if units == 30:
-            axes.axvspan(2.5, 4, color=ORANGE, alpha=0.2, lw=0)
-            axes.text(3.2, high, "the paper's\n2.5 to 4", ha="center", va="top", fontsize=8)
+        low, high = axes.get_xlim()
+        best, name = ((2.5, 4), "2.5 to 4") if units == 30 else ((8, high), "above 8")
+        axes.axvspan(*best, color=ORANGE, alpha=0.2, lw=0, label=f"the paper: {name}")
+        axes.set_xlim(low, high)
+        handles, labels = axes.get_legend_handles_labels()
+        once = dict(zip(labels, handles, strict=True))
+        axes.legend(
+            once.values(),
+            once.keys(),
+            fontsize=8,
+            loc="upper right" if units > 30 else "upper left",
+        )
+    panels[0].set_ylim(top=1.12 * panels[0].get_ylim()[1])
     panels[0].set_ylabel("test errors")
-    return figure
-
-
-def training(plt: Any, mnist: Mnist) -> Any:
-    """Test errors during training, of the checkpoints that saw nine or all digits."""
-    figure, panels = plt.subplots(1, 2, figsize=(WIDTH, 3.0), sharey=True)
-    nets = [
-        (panels[0], "cumbersome_model_1200.pt", "cumbersome", BLUE, "-"),
-        (panels[1], "small_model_800.pt", "small 800, labels", RED, "--"),
-        (panels[1], "distilled_model_300_8.pt", "distilled 300, T = 8", ORANGE, "-."),
-        (panels[1], "distilled_model_800_20.pt", "distilled 800, T = 20", GREEN, "-"),
-        (panels[1], "distilled_model_wo3_300_8.pt", "without 3s 300, T = 8", PURPLE, ":"),
-        (panels[1], "distilled_model_wo3_800_20.pt", "without 3s 800, T = 20", BLACK, ":"),
-    ]
-    for axes, file, name, colour, line in nets:
-        axes.plot(*_errors_by_epoch(record_of(MODELS / file)), color=colour, ls=line, label=name)
-    for axes in panels:
-        logarithmic(axes, "y", 50, 60, 80, 100, 150, 200, 400, 1000)
-        axes.set_ylim(50, 1200)
-        axes.grid(axis="y", alpha=0.3)
-        axes.set_xlabel("epoch")
-        axes.legend(fontsize=8)
-    panels[0].set_ylabel("test errors (logarithmic)")
     return figure
 
 
@@ -89,13 +90,13 @@ def published_schedule(plt: Any, mnist: Mnist) -> Any:
     figure, (errors, units) = plt.subplots(1, 2, figsize=(WIDTH, 3.2))
     for file, name, colour in [
         ("cumbersome_model_1200_paper.pt", "PaperParams", RED),
-        ("cumbersome_model_1200.pt", "LocalParams, 1,000 epochs", BLUE),
+        ("cumbersome_model_1200.pt", f"LocalParams, {TEACHER_LENGTH:,} epochs", BLUE),
     ]:
         record = record_of(MODELS / file)
         errors.plot(*_errors_by_epoch(record), color=colour, label=name)
         shares = shares_on(model_from(record), mnist.test.images)
         for layer, (share, line) in enumerate(zip(shares, ("-", "--"), strict=True), start=1):
-            label = f"{name}, layer {layer}: {int((share == 0).sum()):,} never on"
+            label = f"{name}, layer {layer}: {int((share == 0).sum()):,} dead units"
             units.plot(range(1, len(share) + 1), 100 * share, color=colour, ls=line, label=label)
     errors.axhline(PAPER["C1"][0], color=ORANGE, label="the paper", zorder=0)
     logarithmic(errors, "y", 50, 100, 200, 500, 1000, 2000, 5000, 10000)
@@ -103,7 +104,7 @@ def published_schedule(plt: Any, mnist: Mnist) -> Any:
     errors.set_xlabel("epoch")
     errors.set_ylabel("test errors (logarithmic)")
     units.set_xlabel("hidden units, sorted")
-    units.set_ylabel("test images that turn it on, %")
+    units.set_ylabel("% of test images that activate a unit")
     for axes in (errors, units):
         axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.legend(fontsize=8)
@@ -119,31 +120,28 @@ def _errors_by_epoch(record: dict[str, Any]) -> tuple[list[int], list[int]]:
 def teachers(plt: Any, mnist: Mnist) -> Any:
     """Errors as learned, and best shift, of students without some digits, by teacher training."""
     figure, panels = plt.subplots(2, 2, figsize=(WIDTH, 5.0), sharex=True)
-    nets = [*(cumbersome(epochs, seed=0) for epochs in LENGTHS), runs_in(PAPER_NET)]
-    lines = [
+    nets = [cumbersome(epochs, seed=0) for epochs in LENGTHS]
+    for column, runs_of, units, colour, line in (
         (0, never_saw_3, 800, BLUE, "-o"),
         (0, never_saw_3, 300, RED, "--s"),
         (1, saw_7_and_8, 300, RED, "--s"),
-    ]
-    for column, runs_of, units, colour, line in lines:
+    ):
         found = [runs_of(units, net) for net in nets]
         for axes, name in zip(panels[:, column], ("learned_errors", "best_shift"), strict=True):
             each = [runs.numbers(name) for runs in found]
-            (*means, of_paper), (*bars, bar) = map(np.mean, each), map(deviation, each)
-            look = {"capsize": 3, "color": colour, "ms": 4}
-            axes.errorbar([*LENGTHS], means, bars, fmt=line, label=student(units), **look)
-            axes.errorbar(3000, of_paper, bar, fmt=line[-1], mfc="none", **look)
+            look = {"capsize": 3, "color": colour, "ms": 4, "fmt": line, "label": student(units)}
+            axes.errorbar([*LENGTHS], [*map(np.mean, each)], [*map(deviation, each)], **look)
     for column, (paper, claim, _) in enumerate(PAPER_SHIFTS.values()):
         for axes, value in zip(panels[:, column], (PAPER[claim][0], paper), strict=True):
             axes.axhline(value, color=ORANGE, lw=2, label="the paper", zorder=0)
     for axes, title in zip(panels[0], ("never saw a 3", "saw 7s and 8s only"), strict=True):
         axes.set_title(title)
         axes.set_ylim(0)
-        axes.legend(fontsize=8)
+        axes.legend(fontsize=8, loc="lower right")
     panels[0, 1].yaxis.set_major_formatter("{x:,.0f}")
     for axes in panels[1]:
-        logarithmic(axes, "x", *LENGTHS, 3000)
-        axes.set_xlabel("epochs of the cumbersome net (logarithmic)")
+        logarithmic(axes, "x", *LENGTHS)
+        axes.set_xlabel("epochs of the teacher (logarithmic)")
     panels[0, 0].set_ylabel("test errors as learned")
     panels[1, 0].set_ylabel("best shift of the bias")
     return figure
@@ -153,10 +151,17 @@ def translations(plt: Any, mnist: Mnist) -> Any:
     """Errors on the test images moved by 0 to 3 pixels: the student never saw one moved."""
     figure, axes = plt.subplots(figsize=(WIDTH, 3.0))
     nets = [
-        ("translated", "small_model", "small net, 800 units, labels", RED, "--s"),
-        ("translated_60", "of_unjittered", "distilled, its teacher without jitter", ORANGE, ":^"),
-        ("translated", "distilled_model", "distilled, 800 units: saw no moved image", GREEN, "-o"),
-        ("ensemble_1000", "cumbersome_1000_seed", "cumbersome net, 1,000 epochs", BLUE, "-.D"),
+        ("translated", "small_model", "small net, labels", RED, "--s"),
+        (
+            "translated_60",
+            "of_unjittered",
+            "distilled; teacher: 60 epochs, unmoved",
+            ORANGE,
+            ":^",
+        ),
+        ("translated_60", "of_jittered", "distilled; teacher: 60 epochs", PURPLE, ":v"),
+        ("translated", "distilled_model", "distilled; teacher: 1,000 epochs", GREEN, "-o"),
+        ("ensemble_1000", "cumbersome_1000_seed", "that teacher, 1,000 epochs", BLUE, "-.D"),
     ]
     for results, start, name, colour, line in nets:
         errors = translated(results, start)

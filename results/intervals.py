@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from results.summary import student_t
+from results.summary import distribution_t, student_t
 from support.means import deviation
 
 
@@ -13,9 +13,15 @@ class NewRun(NamedTuple):
     """The errors that are expected of one more run, with another seed and another teacher."""
 
     mean: float
-    teachers: float | None  # standard deviation over teachers, beyond that of their students
-    runs: float  # standard deviation over seeds, for one teacher
-    half: float  # of the 95 % prediction interval
+    runs: float | None  # standard deviation over seeds, for one teacher
+    teachers: float | None  # over teachers, beyond that of their students' means
+    variance: float  # of the new run less the mean
+    freedom: float  # degrees of freedom of this variance
+
+    @property
+    def half(self) -> float:
+        """Of the 95 % prediction interval."""
+        return student_t(0.975, self.freedom) * math.sqrt(self.variance)
 
     @property
     def low(self) -> float:
@@ -24,6 +30,11 @@ class NewRun(NamedTuple):
     @property
     def high(self) -> float:
         return self.mean + self.half
+
+    def chance_of_at_most(self, errors: float) -> float:
+        """That the new run makes so few errors."""
+        away = (errors - self.mean) / math.sqrt(self.variance)
+        return float(distribution_t().cdf(away, self.freedom))
 
     def holds(self, errors: float) -> bool:
         return self.low <= errors <= self.high
@@ -34,9 +45,9 @@ def new_run(groups: Sequence[Sequence[float]]) -> NewRun:
 
     Teachers and students are drawn at random (one-way random effects). The variance of a new
     student of a new teacher, and of the mean that it is compared with, is a sum of the two mean
-    squares; its degrees of freedom are Satterthwaite's. With a single group there is no spread over
-    teachers, and the interval is for another run like these. Raises UserError if a group has fewer
-    than two runs, ValueError if groups differ in size.
+    squares. With a single group there is no spread over teachers, and the interval is for another
+    run like these. Raises UserError if a group has fewer than two runs, ValueError if groups differ
+    in size.
     """
     count, size = len(groups), len(groups[0])
     if any(len(group) != size for group in groups):
@@ -45,15 +56,24 @@ def new_run(groups: Sequence[Sequence[float]]) -> NewRun:
     means = [statistics.mean(group) for group in groups]
     mean = statistics.mean(means)
     if count == 1:
-        half = student_t(0.975, size - 1) * math.sqrt(within * (1 + 1 / size))
-        return NewRun(mean, None, math.sqrt(within), half)
+        return NewRun(mean, math.sqrt(within), None, within * (1 + 1 / size), size - 1)
     between = size * statistics.variance(means)
-    parts = [
-        ((1 + 1 / count) / size * between, count - 1),
-        ((1 - 1 / size) * within, count * (size - 1)),
-    ]
-    variance = sum(part for part, _ in parts)
-    freedom = variance**2 / sum(part**2 / degrees for part, degrees in parts) if variance else 1
     teachers = math.sqrt(max(0.0, between - within) / size)
-    half = student_t(0.975, freedom) * math.sqrt(variance)
-    return NewRun(mean, teachers, math.sqrt(within), half)
+    of_means = (1 + 1 / count) / size * between
+    of_students = (1 - 1 / size) * within
+    parts = [(of_means, count - 1), (of_students, count * (size - 1))]
+    return NewRun(mean, math.sqrt(within), teachers, *summed(parts))
+
+
+def difference(one: NewRun, other: NewRun) -> NewRun:
+    """Of a new run of one kind less a new run of the other, which is independent of it."""
+    parts = [(run.variance, run.freedom) for run in (one, other)]
+    return NewRun(one.mean - other.mean, None, None, *summed(parts))
+
+
+def summed(parts: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """A sum of variances and its degrees of freedom (Satterthwaite), from those of its parts."""
+    variance = sum(part for part, _ in parts)
+    if variance == 0:
+        return 0.0, 1.0
+    return variance, variance**2 / sum(part**2 / freedom for part, freedom in parts)

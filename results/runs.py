@@ -22,6 +22,8 @@ LENGTHS = {
     1000: "cumbersome_1000",
 }
 TEACHER_LENGTH = 1000  # epochs of the default teacher, whose seed is 0
+COMPARED_LENGTHS = (1000,)  # of which several nets have students
+STUDENTS_EACH = 5  # of a teacher, where several teachers are compared
 PAPER_NET = "cumbersome_paper_3000"  # the one by PaperParams
 VARIED = ("temperature", "omit", "keep", "seed", "precision")  # between the runs of one file
 
@@ -43,12 +45,8 @@ class Runs:
         return rows if count > 1 else [number for (number,) in rows]
 
 
-def runs_in(name: str, **setting: object) -> Runs:
-    """The runs in results/`name`.csv that have this setting, by seed.
-
-    Raises UserError if there is none, if one failed, or is not of MNIST, or is there twice, and
-    (but for files of validation) if other settings than `VARIED` differ between them.
-    """
+def lines_in(name: str) -> list[dict[str, str]]:
+    """The rows of results/`name`.csv. Raises UserError for one that failed, or is not of MNIST."""
     file, validation = f"results/{name}.csv", name.startswith("validation")
     try:
         lines = [*csv.DictReader(read_file(RESULTS / f"{name}.csv").decode().splitlines())]
@@ -61,12 +59,22 @@ def runs_in(name: str, **setting: object) -> Runs:
                 raise UserError(f"{file} has a run that failed: {line['problem']}")
     except (csv.Error, ValueError, KeyError) as error:
         raise UserError(f"{file} is damaged ({type(error).__name__}: {error})") from None
+    return lines
+
+
+def runs_in(name: str, **setting: object) -> Runs:
+    """The runs in results/`name`.csv that have this setting, by seed.
+
+    Raises UserError if there is none, or one twice, for what `lines_in` refuses, and (but for files
+    of validation) if other settings than `VARIED` differ between them.
+    """
+    file, lines = f"results/{name}.csv", lines_in(name)
     for column, value in setting.items():
         lines = [line for line in lines if value_of(line.get(column)) == value_of(value)]
     if not lines:
         raise UserError(f"{file} has no run {setting or ''}".strip())
     columns = [*takewhile("errors".__ne__, lines[0])]
-    for column in () if validation else columns:
+    for column in () if name.startswith("validation") else columns:
         if column not in VARIED and len({value_of(line[column]) for line in lines}) > 1:
             raise UserError(f"{file} has runs with different values of {column}")
     if len({tuple(value_of(line[column]) for column in columns) for line in lines}) < len(lines):
@@ -80,16 +88,41 @@ def cumbersome(epochs: int, **setting: object) -> Runs:
     return runs_in(LENGTHS[epochs], epochs=epochs, **setting)
 
 
+def each_net(epochs: int) -> list[Runs]:
+    """The cumbersome nets of so many epochs one by one, by seed."""
+    nets = cumbersome(epochs)
+    return [Runs(nets.file, [line]) for line in nets.lines]
+
+
 def students(name: str, teacher: Runs | None = None, **setting: object) -> Runs:
     """The runs in results/`name`.csv of this teacher, by default the default one.
 
     Several nets are an ensemble whose logits are averaged. Raises UserError.
     """
     nets = teacher or cumbersome(TEACHER_LENGTH, seed=0)
+    return runs_in(name, teacher=sum_of(nets), **setting)
+
+
+def sum_of(nets: Runs) -> str:
+    """How students name these as their teacher. Raises UserError if a SHA-256 is missing."""
     sums = sorted(str(line.get("sha256", "")) for line in nets.lines)
     if not all(sums):
         raise UserError(f"{nets.file} has a teacher whose sha256 is missing")
-    return runs_in(name, teacher=" ".join([*sums, *["geometric"] * (len(sums) > 1)]), **setting)
+    return " ".join([*sums, *["geometric"] * (len(sums) > 1)])
+
+
+def first_students(name: str, teacher: Runs, **setting: object) -> Runs | None:
+    """As many as each teacher has, with seeds from 0 up; None if this one has none in the file."""
+    if sum_of(teacher) not in {line["teacher"] for line in lines_in(name)}:
+        return None
+    found = students(name, teacher, **setting)
+    return Runs(found.file, [line for line in found.lines if int(line["seed"]) < STUDENTS_EACH])
+
+
+def of_each_teacher(name: str, epochs: int, **setting: object) -> list[Runs]:
+    """The `first_students` of each cumbersome net of so many epochs that has some."""
+    found = [first_students(name, net, **setting) for net in each_net(epochs)]
+    return [runs for runs in found if runs]
 
 
 def translated(name: str, start: str) -> list[list[float]]:

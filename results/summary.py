@@ -53,13 +53,18 @@ def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
 
 
-def student_t(probability: float, freedom: int) -> float:
+def student_t(probability: float, freedom: float) -> float:
     """Quantile of Student's t with `freedom` degrees. Raises UserError if SciPy is missing."""
+    return float(distribution_t().ppf(probability, freedom))
+
+
+def distribution_t() -> Any:
+    """SciPy's, or UserError if it is missing."""
     try:
         from scipy.stats import t
     except ImportError:
         raise UserError("tables and figures need SciPy: pip install scipy") from None
-    return float(t.ppf(probability, freedom))
+    return t
 
 
 def interval(differences: Sequence[float], level: float = 0.95) -> tuple[float, float]:

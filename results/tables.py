@@ -1,4 +1,4 @@
-"""Write the tables of README.md, results/README.md and models/README.md.
+"""Write the tables of README.md, results/ and models/README.md, and results/claims.json.
 
 They come from the runs in results/ and the checkpoints in models/; the text around them stays.
 """
@@ -7,58 +7,62 @@ import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from results import beyond, claims, temperatures
 from results.beyond import trials
 from results.runs import RESULTS, ROOT
-from results.summary import making
+from results.summary import making, table
 from support.checkpoints import MODELS
 from support.command_line import Parser
 from support.errors import UserError
 from support.files import read_file, replace_file, sha256
 from support.records import record_of
 from support.script import run_script
+from support.teacher import TEACHER
 
 MODELS_INTRODUCTION = """\
 # The checkpoints
 
-Each is the net of seed 0 after its last epoch, not selected by result; of the cumbersome net of
-1,000 epochs, seeds 1 and 2 are here as well: the three are the ensemble of `results/README.md`.
-`cumbersome_model_1200_paper.pt` shows where the published schedule leads, and is no good teacher.
-Read one with `load_model` of `support/checkpoints.py` or with
-`torch.load(path, weights_only=True)`.
-`python evaluate.py --verify` counts their errors again. MIT licence.
+**These are the nets behind the results, each after its last epoch. None was selected by result.**
+Seeds are 0 unless the name says otherwise. `python evaluate.py --verify` counts their errors
+again, and [README.md](../README.md#in-your-own-code) shows how to load one. MIT licence.
+"""
+MODELS_END = """\
+To train one again, run its command with another file for `--results`: runs that have a row in the
+present file are skipped. For `cumbersome_model_1200_400.pt`, give another `--output`: the file had
+the name that the default teacher has now. [results/COMMANDS.md](../results/COMMANDS.md) has all
+commands.
 
-To train one again, run its command, with another file for `--results` if it names one: runs that
-have a line in the present file are skipped. For `cumbersome_model_1200_400.pt`, give another
-`--output`: the file had the name that the default teacher has now.
-
-The schedules of a net span `schedule_epochs` and are scaled to `epochs`: of 1,000 epochs instead of
-400, `momentum_epochs` of 66 are 165.
-
-`python -m results.tables` writes this page from what the files record.
+Schedules span `schedule_epochs` and are scaled to `epochs`: in a 1,000-epoch run,
+`momentum_epochs = 66` becomes 165. `python -m results.tables` writes this page from what the files
+record.
 """
 SHIFTED = {"as learned": "learned_errors", "best shift": "best_errors"}
+TRIALS = {"cumbersome": "cumbersome", "small": "small", "distilled": "distilled"}
+TRIALS |= {"distilled 30": "distilled_30", "ensemble": "ensemble"}
 PAGES: dict[Path, dict[str, Callable[[], str]]] = {
     ROOT / "README.md": {"headline": claims.headline},
     RESULTS / "README.md": {
         "claims": claims.overview,
-        "biases": beyond.biases,
+        "by teacher": beyond.by_teacher,
+        "labels": beyond.labels,
         "temperatures": temperatures.temperatures,
         "similar": temperatures.similar,
         "thirty": temperatures.thirty,
+        "shifts": beyond.shifts,
+        "biases": beyond.biases,
         "omitted digits": beyond.omitted_digits,
         "teachers": beyond.teachers,
         "ensembles": beyond.ensembles,
         "lowest": beyond.lowest,
+        "tries": beyond.tries,
         "translated": beyond.translations,
         "paper params": beyond.paper_params,
-        "cumbersome": partial(trials, "cumbersome", errors="errors"),
-        "small": partial(trials, "small", errors="errors"),
-        "distilled": partial(trials, "distilled", errors="errors"),
-        "distilled 30": partial(trials, "distilled_30", errors="errors"),
+    },
+    RESULTS / "TRIALS.md": {
+        **{name: partial(trials, file, errors="errors") for name, file in TRIALS.items()},
         "no three": partial(trials, "no_three", **SHIFTED),
-        "ensemble": partial(trials, "ensemble", errors="errors"),
         "7 and 8": partial(trials, "no_three_keep", **SHIFTED),
     },
 }
@@ -93,28 +97,52 @@ def rewritten(page: Path, text: str) -> str:
 
 def models_page() -> str:
     """models/README.md: what each checkpoint is, its errors, and how it was made."""
-    parts = [MODELS_INTRODUCTION]
-    for path in sorted(MODELS.glob("[!.]*.pt")):
-        lines = [f"- {name}: {value}" for name, value in facts_of(path).items()]
-        parts.append("\n".join([f"## {path.name}", "", *lines, ""]))
-    return "\n".join(parts)
+    paths = sorted(MODELS.glob("[!.]*.pt"))
+    records = {path: record_of(path) for path in paths}
+    rows = [
+        [
+            f"`{path.name}`" + " (the default teacher)" * (path == TEACHER),
+            role_of(record),
+            f"{record['result']['errors']:,}",
+            f"`{record['command']}`",
+        ]
+        for path, record in records.items()
+    ]
+    parts = [MODELS_INTRODUCTION, table(["file", "role", "test errors", "command"], rows) + "\n"]
+    for path, record in records.items():
+        lines = [f"- {name}: {value}" for name, value in facts_of(path, record).items()]
+        folded = [f"<details><summary>{path.name}</summary>", "", *lines, "", "</details>", ""]
+        parts.append("\n".join(folded))
+    return "\n".join([*parts, MODELS_END])
 
 
-def facts_of(path: Path) -> dict[str, str]:
-    """What a checkpoint records of itself. Raises UserError if it was not made by a script."""
-    found = record_of(path)
-    result, parameters, teacher = found["result"], found["parameters"], found["teacher"]
-    units, seen = found["hidden_units"], found["data_set"]
+def role_of(record: dict[str, Any]) -> str:
+    """Teacher, small net or student, and of what."""
+    parameters, digits = record["parameters"], record["data_set"]["digits"]
+    units, epochs = record["hidden_units"], parameters["epochs"]
+    if record["architecture"] == "CumbersomeNet":
+        published = ", the published schedule" * (parameters["rate_schedule"] == "exponential")
+        return f"cumbersome net, {epochs:,} epochs{published}"
+    if not record["teacher"]:
+        return f"small net, {units} units, learned the labels"
+    missed = ", ".join(str(digit) for digit in range(10) if digit not in digits)
+    shown = f", never shown {missed}" * bool(missed)
+    return f"student, {units} units, T = {parameters['temperature']:g}{shown}"
+
+
+def facts_of(path: Path, record: dict[str, Any]) -> dict[str, str]:
+    """What a checkpoint records of itself."""
+    result, parameters, teacher = (record[part] for part in ("result", "parameters", "teacher"))
+    units, seen = record["hidden_units"], record["data_set"]
     targets = f"soft targets of `{teacher['file']}`" if teacher else "labels"
     return {
-        "net": f"{found['architecture']}, 784-{units}-{units}-10, rectified linear units",
+        "net": f"{record['architecture']}, 784-{units}-{units}-10, rectified linear units",
         "learned from": f"{targets}, {seen['training_cases']:,} images of the digits "
         + ", ".join(map(str, seen["digits"])),
-        "test errors": f"{result['errors']:,} of {result['cases']:,}; on 0 to 9: "
-        + ", ".join(map(str, result["errors_per_digit"])),
-        "made by": f"`{found['command']}`, seed {found['seed']}",
+        "errors on 0 to 9": ", ".join(map(str, result["errors_per_digit"])),
+        "seed": str(record["seed"]),
         "parameters": ", ".join(f"{name} {value}" for name, value in parameters.items()),
-        "versions": ", ".join(f"{name} {value}" for name, value in found["versions"].items()),
+        "versions": ", ".join(f"{name} {value}" for name, value in record["versions"].items()),
         "SHA-256": f"`{sha256(path)}`",
     }
 
@@ -123,6 +151,7 @@ def main() -> None:
     command = "python -m results.tables"
     Parser(f"{command}\n", prog=command, description=__doc__).parse_args()
     pages = {page: rewritten(page, text_of(page)) for page in PAGES}
+    pages[RESULTS / "claims.json"] = claims.as_json()
     pages[MODELS / "README.md"] = models_page()
     for path, text in pages.items():
         replace_file(path, text.encode())

@@ -73,10 +73,28 @@ def _equivalence(differences: Sequence[float]) -> list[str]:
     if not differences:
         return ["", ""]
     mean, half = interval(differences, level=0.9)
-    shown = "yes" if abs(mean) + half < MARGIN else "not shown"
-    if abs(mean) - half > MARGIN:
-        shown = "no"
+    different = abs(mean) - half > MARGIN
+    shown = "yes" if is_similar(differences) else "no" if different else "not shown"
     return [f"{mean:+.1f} ({mean - half:+.1f} to {mean + half:+.1f})", shown]
+
+
+def is_similar(differences: Sequence[float]) -> bool:
+    """Whether they are shown to lie within the margin: two one-sided t-tests at 5 %."""
+    mean, half = interval(differences, level=0.9)
+    return abs(mean) + half < MARGIN
+
+
+def shown_similar() -> bool:
+    """C4: whether all temperatures above 8 are shown to be similar, for both widths."""
+    found = [against(students(f"distilled_{units}"), ABOVE_8) for units in (300, 800)]
+    return all(is_similar(each[t]) for each in found for t in ABOVE_8)
+
+
+def shown_best() -> bool:
+    """C5: whether each other temperature is shown to be worse than those from 2.5 to 4."""
+    found = against(students("distilled_30"), GOOD_FOR_30)
+    intervals = [interval(each) for t, each in found.items() if t not in GOOD_FOR_30]
+    return all(mean - half > 0 for mean, half in intervals)
 
 
 def range_of(means: Iterable[float]) -> str:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from results.intervals import new_run
+from results.intervals import difference, new_run
 from support.errors import UserError
 
 
@@ -32,6 +32,24 @@ def test_the_interval_of_runs_without_a_teacher_holds_another_one(runs):
     for *errors, another in generator.normal(100, 8, size=(4000, runs + 1)).tolist():
         held += new_run([errors]).holds(another)
     assert 0.94 < held / 4000 < 0.96
+
+
+def test_the_interval_of_a_difference_holds_that_of_two_new_runs():
+    """As C2 less C3: five small nets, and five students of each of three teachers."""
+    generator = np.random.default_rng(1)
+    held = 0
+    for _ in range(3000):
+        small = generator.normal(130, 8, size=6)
+        students = generator.normal(80, 5, size=(4, 5)) + generator.normal(0, 3, size=(4, 1))
+        found = difference(new_run([small[:5].tolist()]), new_run(students[:3].tolist()))
+        held += found.holds(small[5] - students[3, 0])
+    assert 0.93 < held / 3000 < 0.98
+
+
+def test_the_chance_of_few_errors_is_that_of_a_new_run():
+    each = new_run([[80, 84, 88, 82, 86]])
+    assert each.chance_of_at_most(each.low) == pytest.approx(0.025)
+    assert each.chance_of_at_most(84) == pytest.approx(0.5)
 
 
 def test_the_spreads_of_some_runs():
