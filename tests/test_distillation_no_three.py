@@ -42,8 +42,8 @@ def errors_by_hand(logits, labels, group, shift):
 @pytest.mark.parametrize(
     ("words", "name", "left"),
     [
-        ("", "distilled_model_wo3_20_8.pt", [0, 1, 2, 4, 5, 6, 7, 8, 9]),
-        ("--omit 5 3 5", "distilled_model_wo35_20_8.pt", [0, 1, 2, 4, 6, 7, 8, 9]),
+        ("", "distilled_model_wo3_20_20.pt", [0, 1, 2, 4, 5, 6, 7, 8, 9]),
+        ("--omit 5 3 5", "distilled_model_wo35_20_20.pt", [0, 1, 2, 4, 6, 7, 8, 9]),
         ("--keep 8 7 --temperature 2.5", "distilled_model_only78_20_2.5.pt", [7, 8]),
     ],
 )

@@ -87,7 +87,7 @@ def test_a_student_learns_from_the_mean_of_several_nets(some_digits, kind, arith
             logits = torch.stack([net(images) for net in nets])
             return 4 * (logits / 4).softmax(-1).mean(0).log() if arithmetic else logits.mean(0)
 
-    nets, params = some_nets(), some_params("Distilled", temperature=4.0)
+    nets, params = some_nets(), some_params("Distilled", temperature=4.0, epochs=5)
     students = [first_student(params) for _ in range(4)]
     distill(students[0], kind(nets), some_digits, params, arithmetic_mean=arithmetic)
     distill(students[1], Together(), some_digits, params)

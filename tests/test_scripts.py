@@ -33,7 +33,7 @@ def test_the_scripts_train_distil_and_evaluate_one_after_the_other(stops):
         stop = stops(script, more, words)
         assert (stop.status, stop.err) == (0, "")
         assert all(text in stop.out for text in told)
-    names = ["small_model_30", "distilled_model_30_20", "distilled_model_wo3_30_8"]
+    names = ["small_model_30", "distilled_model_30_20", "distilled_model_wo3_30_20"]
     paths = [Path("runs") / f"{name}.pt" for name in names]
     histories = [Path(f"{path}.csv") for path in paths]
     assert sorted(Path().rglob("*")) == sorted([Path("runs"), *paths, *histories])
