@@ -162,7 +162,8 @@ def provenance(device: torch.device) -> dict[str, Any]:
 def commit() -> str:
     """The commit of the checkout with this code; "" without Git.
 
-    "-dirty" if files were edited, or if the script that runs is not one of the commit.
+    "-dirty" if files were edited, or if the script that runs is not one of the commit. The files in
+    results/ are not counted: a run adds its row to them.
     """
 
     def git(*words: str) -> str:
@@ -170,11 +171,13 @@ def commit() -> str:
         return subprocess.run(["git", *words], **options).stdout.decode(errors="replace").strip()
 
     try:
-        told = git("describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
+        told = git("rev-parse", "--verify", "--short=12", "HEAD")
         own = told and not git("ls-files", "--", os.path.realpath(sys.argv[0]))
+        rows = [f":(top,exclude)results/*.{kind}" for kind in ("csv", "json", "npz")]
+        edited = git("diff", "--name-only", "HEAD", "--", ":(top)", *rows)
     except (OSError, subprocess.SubprocessError):
         return ""
-    return f"{told}-dirty" if own and not told.endswith("-dirty") else told
+    return f"{told}-dirty" if told and (own or edited) else told
 
 
 def command_line(keep_folder: bool = False) -> str:
