@@ -63,8 +63,9 @@ def distillation_loss(temperature: float, hard_weight: float) -> Loss:
     soft is the cross entropy with the soft targets, both at T, less the entropy of the targets, a
     constant, so that it can fall to 0. hard is the cross entropy with the correct labels at
     T = 1. Both are averaged over the images of the minibatch, and over nothing else. The factor T^2
-    makes up for soft-target gradients that scale as 1/T^2: the balance of the two and the learning
-    rate keep their meaning at every T. The loss takes logits (B, 10) to ().
+    makes up for soft-target gradients that scale as 1/T^2, so that the balance of the two is the
+    same at every T. (Without labels, Adam's steps do not depend on it.) The loss takes logits
+    (B, 10) to ().
     Raises UserError for an impossible temperature or weight; the loss raises it for images without
     logits of a teacher.
     """

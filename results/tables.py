@@ -24,9 +24,10 @@ from support.teacher import TEACHER
 MODELS_INTRODUCTION = """\
 # The checkpoints
 
-**These are the nets behind the results, each after its last epoch. None was selected by result.**
-Seeds are 0 unless the name says otherwise. `python evaluate.py --verify` counts their errors
-again, and [README.md](../README.md#in-your-own-code) shows how to load one. MIT licence.
+**These are the nets behind the results, each after its last epoch. No seed was selected by result;
+the length of the teachers' training [was](../results/README.md#what-was-chosen-when).** Seeds are 0
+unless the name says otherwise. `python evaluate.py --verify` counts their errors again, and
+[README.md](../README.md#in-your-own-code) shows how to load one. MIT licence.
 """
 MODELS_END = """\
 To train one again, run its command with another file for `--results`: runs that have a row in the
