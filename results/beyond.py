@@ -126,28 +126,46 @@ def omitted_digits() -> str:
 
 
 def teachers() -> str:
-    """The same students of cumbersome nets of other numbers of epochs, and of PaperParams."""
-    nets = {f"{epochs:,}": cumbersome(epochs) for epochs in LENGTHS}
-    nets["3,000, `PaperParams`"] = runs_in(PAPER_NET)
+    """Cumbersome nets of several lengths and of PaperParams, and students that saw all digits."""
     rows = []
-    for epochs, seeds in nets.items():
+    for name, seeds in nets_by_length().items():
         teacher = Runs(seeds.file, seeds.lines[:1])
         each = [spread(runs.numbers("errors")) for runs in (teacher, seeds)]
+        students = distilled(800, teacher)
         errors = in_brackets(each[: len(seeds.lines)])
-        saw_all = spread(distilled(800, teacher).numbers("errors"))
-        missed = [*(never_saw_3(units, teacher) for units in STUDENTS), saw_7_and_8(300, teacher)]
-        rows.append([epochs, errors, saw_all, *map(three_shifts, missed)])
-    up, down = (f"as learned / {shift:+} / best" for shift in (SHIFT_OF_3, SHIFT_OF_7_AND_8))
-    header = ["epochs of the cumbersome net", "its errors (over seeds)"]
-    header += [f"distilled, {student(800)}"]
-    header += [f"never saw a 3, {student(units)}: {up}" for units in STUDENTS]
-    return table([*header, f"saw 7s and 8s only, {student(300)}: {down}"], rows)
+        rows.append([name, errors, spread(students.numbers("errors")), len(students.lines)])
+    header = ["epochs of the teacher", "its errors (over seeds)", f"distilled, {student(800)}"]
+    return table([*header, "students"], rows)
+
+
+def nets_by_length() -> dict[str, Runs]:
+    """The cumbersome nets of each number of epochs, and last the one of PaperParams."""
+    nets = {f"{epochs:,}": cumbersome(epochs) for epochs in LENGTHS}
+    return nets | {"3,000, `PaperParams`": runs_in(PAPER_NET)}
+
+
+def missed_by_length() -> str:
+    """Students that did not see all digits, by the length of their teacher's training."""
+    rows = []
+    for kind, runs_of, units in (
+        ("never saw a 3", never_saw_3, 800),
+        ("never saw a 3", never_saw_3, 300),
+        ("saw 7s and 8s only", saw_7_and_8, 300),
+    ):
+        for name, seeds in nets_by_length().items():
+            runs = runs_of(units, Runs(seeds.file, seeds.lines[:1]))
+            columns = ("learned_errors", "paper_errors", "best_errors")
+            means = [f"{statistics.mean(runs.numbers(column)):,.0f}" for column in columns]
+            best = round(statistics.mean(runs.numbers("best_shift")), 1) + 0.0  # no -0.0
+            rows.append([f"{kind}, {student(units)}", name, *means, f"{best:+.1f}"])
+    errors = ["as learned", "at the paper's shift", "at the best shift", "best shift"]
+    return table(["student", "epochs of the teacher", *errors], rows)
 
 
 def ensembles() -> str:
     """C3 with each of three cumbersome nets of 1,000 epochs as the teacher, and with all three."""
     teachers = {
-        f"the net of seed {seed}": (cumbersome(1000, seed=seed), f"cumbersome_1000_seed_{seed}.pt")
+        f"seed {seed}": (cumbersome(1000, seed=seed), f"cumbersome_1000_seed_{seed}.pt")
         for seed in range(3)
     }
     teachers["all three"] = (cumbersome(1000), "the ensemble")
@@ -186,14 +204,6 @@ def tries() -> str:
     return table(["runs", f"chance of {PAPER['C3'][0]} errors or fewer"], rows)
 
 
-def three_shifts(runs: Runs) -> str:
-    """Mean errors as learned, at the paper's shift, and at the best one, with that shift."""
-    columns = ("learned_errors", "paper_errors", "best_errors")
-    means = (statistics.mean(runs.numbers(column)) for column in columns)
-    best_shift = round(statistics.mean(runs.numbers("best_shift")), 1) + 0.0  # no -0.0
-    return f"{' / '.join(f'{mean:,.0f}' for mean in means)} at {best_shift:+.1f}"
-
-
 def paper_params() -> str:
     """The cumbersome net by PaperParams, and at lower rates: the errors of each seed."""
     nets = [
@@ -213,21 +223,21 @@ def paper_params() -> str:
 def translations() -> str:
     """C3': mean errors on the test images as they are and moved by 1, 2 and 3 pixels."""
     nets = {
-        "cumbersome net, trained with jitter": ("translated", "cumbersome_model_1200_seed_"),
-        "the same, 1,000 epochs": ("ensemble_1000", "cumbersome_1000_seed_"),
-        "an ensemble of these three": ("ensemble_1000", "the ensemble"),
-        f"distilled from that of seed 0, {student(800)}": ("translated", "distilled_"),
-        "small net, 800 units": ("translated", "small_"),
-        "cumbersome net of 60 epochs, with jitter": ("translated_60", "cumbersome_"),
-        "distilled from it": ("translated_60", "of_jittered_"),
-        "cumbersome net of 60 epochs, without jitter": ("translated_60", "unjittered_"),
-        "distilled from this one": ("translated_60", "of_unjittered_"),
+        "400-epoch teachers": ("translated", "cumbersome_model_1200_seed_"),
+        "1,000-epoch teachers": ("ensemble_1000", "cumbersome_1000_seed_"),
+        "ensemble of the three 1,000-epoch teachers": ("ensemble_1000", "the ensemble"),
+        "students of the 1,000-epoch teacher of seed 0": ("translated", "distilled_"),
+        "small net, 800 units, labels": ("translated", "small_"),
+        "60-epoch teacher": ("translated_60", "cumbersome_"),
+        "students of the 60-epoch teacher": ("translated_60", "of_jittered_"),
+        "60-epoch teacher, trained without jitter": ("translated_60", "unjittered_"),
+        "students of the 60-epoch teacher without jitter": ("translated_60", "of_unjittered_"),
     }
     rows = []
     for name, (file, start) in nets.items():
         found = translated(file, start)
         rows.append([name, *map(spread, found), len(found[0])])
-    return table(["moved by", "0 pixels", "1", "2", "3", "seeds"], rows)
+    return table(["test images moved by", "0 pixels", "1", "2", "3", "seeds"], rows)
 
 
 def trials(name: str, **errors: str) -> str:

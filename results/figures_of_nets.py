@@ -12,7 +12,7 @@ from distillation_no_three import errors_at, found_shifts
 from evaluate import logits_of
 from layers import RectifierNet
 from results.claims import saw_all_digits
-from results.style import BLACK, BLUE, GREEN, RED, WIDTH
+from results.style import BLACK, BLUE, GREEN, RED, WIDTH, legend_below
 from support.checkpoints import MODELS, load_model
 from support.paper import PAPER_SHIFTS
 from support.teacher import TEACHER
@@ -36,14 +36,14 @@ class Student(NamedTuple):
 
 
 NEVER_SAW_3 = Student(
-    "never saw a 3 (800 units, T = 20)",
+    "never saw a 3",
     "distilled_model_wo3_800_20.pt",
     "omit",
     (3,),
     np.linspace(-1, 6, 281),
 )
 SAW_7_AND_8 = Student(
-    "saw 7s and 8s only (800 units, T = 20)",
+    "saw 7s and 8s only",
     "distilled_model_only78_800_20.pt",
     "keep",
     (7, 8),
@@ -54,7 +54,7 @@ STUDENTS = (NEVER_SAW_3, SAW_7_AND_8)
 
 def shifts(plt: Any, mnist: Mnist) -> Any:
     """Errors against the shift of the biases of classes that were never, or alone, seen."""
-    figure, panels = plt.subplots(1, 2, figsize=(WIDTH, 3.6))
+    figure, panels = plt.subplots(1, 2, figsize=(WIDTH, 4.2))
     for axes, student in zip(panels, STUDENTS, strict=True):
         _draw_shifts(axes, student, mnist)
         axes.set_title(student.name)
@@ -64,32 +64,32 @@ def shifts(plt: Any, mnist: Mnist) -> Any:
 
 def _draw_shifts(axes: Any, student: Student, mnist: Mnist) -> None:
     """The panel of a student: errors in total and on its digits, and where some shifts are."""
-    group, labels = list(student.digits), mnist.test.labels
+    group, labels, omitted = list(student.digits), mnist.test.labels, student.which == "omit"
     paper, *_ = PAPER_SHIFTS[student.which, student.digits]
     cases, best, _ = found_shifts(student.net, mnist, group)
     total, on_group = zip(
         *(errors_at(cases, labels, group, s) for s in student.shifts), strict=True
     )
     as_learned, shifted = (errors_at(cases, labels, group, s)[0] for s in (0.0, paper))
-    top = 1.45 * as_learned
-    axes.plot(student.shifts, total, color=BLUE)
-    axes.plot(student.shifts, on_group, color=RED, ls="--")
     names = " and ".join(f"{digit}s" for digit in group)
-    for curve, text, colour in ((total, "all digits", BLUE), (on_group, f"on {names}", RED)):
-        inside = [k for k, errors in enumerate(curve) if errors < 0.93 * top]
-        end = inside[0] if curve[0] > curve[-1] or student.which == "keep" else inside[-1]
-        place = {"ha": "right" if end > len(curve) / 2 else "left", "va": "bottom"}
-        axes.annotate(text, (student.shifts[end], curve[end]), color=colour, fontsize=9, **place)
-    beside = {"ha": "left" if paper > 0 else "right", "va": "bottom"}
+    curves = ((total, "all digits", BLUE, "-"), (on_group, f"on {names}", RED, "--"))
+    for curve, text, colour, line in curves:
+        axes.plot(student.shifts, curve, color=colour, ls=line)
+        end = -1 if omitted else 0
+        look = {"ha": "right" if omitted else "left", "color": colour, "fontsize": 9}
+        above = {"xytext": (0, 6), "textcoords": "offset points", **look}
+        axes.annotate(text, (student.shifts[end], curve[end]), **above)
+    beside = {"ha": "left" if omitted else "right", "va": "bottom"}
     marks = (
-        (f"as learned: {as_learned:,}", 0.0, as_learned, (5 if paper > 0 else -5, 5), beside),
-        (f"the paper's {paper:+}: {shifted:,}", paper, shifted, (4, -6), {"va": "top"}),
+        (f"as learned: {as_learned:,}", 0.0, as_learned, (5 if omitted else -5, 5), beside),
+        (f"{paper:+}: {shifted:,}", paper, shifted, (4, -5), {"va": "top"}),
     )
     for label, shift, errors, offset, place in marks:
         axes.axvline(shift, color=BLACK, lw=0.8, ls=":", zorder=0)
         axes.plot(shift, errors, "o", color=BLACK, ms=5)
         where = {"xytext": offset, "textcoords": "offset points", "fontsize": 9, **place}
         axes.annotate(label, (shift, errors), **where)
+    top = 1.45 * as_learned
     axes.axvline(best, color=GREEN, lw=1.2, ls="--", zorder=0)
     axes.text(best, top, "best ", color=GREEN, fontsize=9, va="top", ha="right")
     axes.set_ylim(0, top)
@@ -99,7 +99,7 @@ def _draw_shifts(axes: Any, student: Student, mnist: Mnist) -> None:
 
 def unseen_logits(plt: Any, mnist: Mnist) -> Any:
     """Margins of students against those of their teacher, on digits that they saw and on others."""
-    figure, panels = plt.subplots(1, 2, figsize=(WIDTH, 3.8))
+    figure, panels = plt.subplots(1, 2, figsize=(WIDTH, 4.0))
     teacher = logits_of(load_model(TEACHER), mnist.test.images)
     for axes, student in zip(panels, STUDENTS, strict=True):
         group, logits = list(student.digits), logits_of(student.net, mnist.test.images)
@@ -107,20 +107,26 @@ def unseen_logits(plt: Any, mnist: Mnist) -> Any:
         x, y = (_above_others(z, group) for z in (teacher, logits))
         in_group = torch.isin(mnist.test.labels, torch.tensor(group))
         seen = in_group if student.which == "keep" else ~in_group
-        for cases, name, colour in ((~seen, "never shown", RED), (seen, "shown", BLUE)):
+        for cases, name, colour in (
+            (~seen, "digits never shown", RED),
+            (seen, "digits shown", BLUE),
+        ):
             slope, _ = np.polyfit(x[cases], y[cases], 1)
             more = round(float((y - x)[cases].mean()), 1) + 0.0  # never -0.0
-            label = f"digits {name}: slope {slope:.2f}, {more:+.1f} on average"
-            axes.plot(x[cases], y[cases], ".", color=colour, ms=1.5, alpha=0.3, label=label)
+            axes.plot(x[cases], y[cases], ".", color=colour, ms=1.5, alpha=0.3, label=name)
+            text = f"slope {slope:.2f}, difference {more:+.1f}"
+            at = {"x": 0.03, "y": 0.97 if name == "digits shown" else 0.9, "va": "top"}
+            axes.text(s=text, color=colour, fontsize=9, transform=axes.transAxes, **at)
         ends = [float(max(x.min(), y.min())), float(min(x.max(), y.max()))]
         axes.plot(ends, ends, color=BLACK, lw=1, label="student = teacher")
         axes.set_title(student.name)
         names = " and ".join(map(str, group))
         axes.set_xlabel(f"teacher's margin for {names}")
         axes.set_ylabel(f"student's margin for {names}")
-        axes.set_ylim(bottom=float(y.min()) - 0.4 * float(y.max() - y.min()))  # for the legend
-        for mark in axes.legend(fontsize=8, markerscale=6, loc="lower right").legend_handles:
-            mark.set_alpha(1)
+        axes.set_ylim(top=float(y.max()) + 0.25 * float(y.max() - y.min()))  # for the text
+    legend_below(figure, ncols=3, markerscale=6)
+    for mark in figure.legends[0].legend_handles:
+        mark.set_alpha(1)
     return figure
 
 
@@ -143,8 +149,6 @@ def dark_knowledge(plt: Any, mnist: Mnist) -> Any:
             _draw_targets(axes, soft_targets(logits_of(teacher, image), temperature)[0])
     for axes, temperature in zip(panels[0, 1:], temperatures, strict=True):
         axes.set_title(f"T = {temperature}")
-    for axes in panels[:, 1]:
-        axes.set_ylabel("probability")
     return figure
 
 
@@ -154,12 +158,15 @@ def _draw_digit(axes: Any, image: Tensor) -> None:
 
 
 def _draw_targets(axes: Any, targets: Tensor, colour: str = BLUE) -> None:
-    """Ten bars on a linear scale from 0 to 1, with the two highest as numbers."""
-    axes.bar(range(10), targets, color=colour)
+    """Ten bars on a linear scale from 0 to 100 %, with the two highest as numbers."""
+    axes.bar(range(10), 100 * targets, color=colour)
     for k in targets.topk(2).indices.tolist():
-        axes.text(k, float(targets[k]) + 0.02, f"{targets[k]:.2f}", ha="center", fontsize=8)
-    axes.set_ylim(0, 1.1)
-    axes.set_yticks([0, 0.5, 1])
+        if targets[k] > 0.005:
+            axes.text(
+                k, 100 * float(targets[k]) + 2, f"{100 * targets[k]:.0f}", ha="center", fontsize=8
+            )
+    axes.set_ylim(0, 115)
+    axes.set_yticks([0, 50, 100], ["0", "50", "100 %"])
     axes.set_xticks(range(10))
     axes.tick_params(labelsize=8)
 
@@ -170,11 +177,12 @@ def in_one_picture(plt: Any, mnist: Mnist) -> Any:
     top, bottom = figure.subfigures(2, 1, height_ratios=(1.35, 1))
     _draw_three_nets(top.subplots())
     digit, of_teacher, of_student = bottom.subplots(1, 3, width_ratios=(0.7, 2, 2))
+    digit.set_title("this 2:")
     image = mnist.test.images[TWOS[0] : TWOS[0] + 1]
     _draw_digit(digit, image[0])
     nets = (
-        (of_teacher, TEACHER, "what the teacher says of this 2 (T = 4)", BLUE),
-        (of_student, STUDENT, "what the student learned to say", GREEN),
+        (of_teacher, TEACHER, "the teacher (T = 4)", BLUE),
+        (of_student, STUDENT, "the distilled student (T = 4)", GREEN),
     )
     for axes, file, name, colour in nets:
         _draw_targets(axes, soft_targets(logits_of(load_model(file), image), 4.0)[0], colour)
@@ -186,21 +194,23 @@ def _draw_three_nets(axes: Any) -> None:
     """Bars of C2, C3 and C1: our mean errors, their interval for one run, and the paper's."""
     claims = {claim.number: claim for claim in saw_all_digits()}
     names = {
-        "C2": "small net, learned the labels",
+        "C2": "small net, labels",
         "C3": "small net, distilled",
-        "C1": "cumbersome net, the teacher",
+        "C1": "cumbersome net",
     }
     for place, (number, colour) in enumerate(zip(names, (RED, GREEN, BLUE), strict=True)):
         claim = claims[number]
         axes.barh(place, claim.run.mean, color=colour, height=0.6)
         axes.text(2, place, f"{claim.run.mean:.0f}", color="white", va="center", weight="bold")
         axes.plot([claim.paper[0]] * 2, [place - 0.38, place + 0.38], color=BLACK, lw=3)
-        text = f"paper: {claim.paper[0]}"
-        axes.text(max(claim.paper[0], claim.run.mean) + 2, place, text, va="center", fontsize=9)
+        inside = claim.paper[0] < claim.run.mean
+        look = {"color": "white" if inside else BLACK, "ha": "right" if inside else "left"}
+        at, text = claim.paper[0] + (-2 if inside else 2), f"paper: {claim.paper[0]}"
+        axes.text(at, place, text, va="center", fontsize=9, **look)
     axes.set_yticks(range(3), names.values())
     axes.invert_yaxis()
-    axes.set_xlim(0, 170)
-    axes.set_xlabel("errors on the 10,000 test images (mean of several runs; black: the paper)")
+    axes.set_xlim(0, 175)
+    axes.set_xlabel("errors on the 10,000 test images (our mean; black: the paper)")
 
 
 def shares_on(net: RectifierNet, images: Tensor) -> list[Tensor]:
@@ -224,10 +234,10 @@ def mistakes(plt: Any, mnist: Mnist) -> Any:
         "the teacher is right": (wrong & (teacher == labels), BLUE),
         "the teacher is wrong, too": (wrong & (teacher != labels), RED),
     }
-    columns = 15
+    columns = 12
     cases = [(mask.nonzero().flatten().tolist(), name, c) for name, (mask, c) in groups.items()]
     rows = [-(-len(found) // columns) for found, *_ in cases]
-    figure = plt.figure(figsize=(WIDTH, 0.72 * sum(rows) + 0.9))
+    figure = plt.figure(figsize=(WIDTH, 0.7 * sum(rows) + 0.9))
     figure.suptitle("above each image: the student's answer, and in brackets the truth", fontsize=9)
     parts = figure.subfigures(2, 1, height_ratios=[n + 0.6 for n in rows])
     for part, (found, name, colour), height in zip(parts, cases, rows, strict=True):

@@ -7,8 +7,19 @@ import numpy as np
 from dataset import Mnist
 from results.claims import measured_claims, never_saw_3, saw_7_and_8, student
 from results.figures_of_nets import shares_on
-from results.runs import LENGTHS, TEACHER_LENGTH, cumbersome, students, translated
-from results.style import BLACK, BLUE, GREEN, ORANGE, PURPLE, RED, SKY, WIDTH, logarithmic
+from results.runs import LENGTHS, cumbersome, students, translated
+from results.style import (
+    BLACK,
+    BLUE,
+    GREEN,
+    ORANGE,
+    PURPLE,
+    RED,
+    SKY,
+    WIDTH,
+    legend_below,
+    logarithmic,
+)
 from results.summary import pooled_intervals
 from results.temperatures import by_temperature
 from support.checkpoints import MODELS, model_from
@@ -35,20 +46,23 @@ def claims(plt: Any, mnist: Mnist) -> Any:
         2, 1, figsize=(WIDTH, 4.2), height_ratios=(len(claims) - len(large), len(large))
     )
     small = [claim for claim in claims if claim not in large]
-    for axes, some, limits in zip(panels, (small, large), ((40, 280), (900, 6000)), strict=True):
+    for axes, some, limits in zip(panels, (small, large), ((40, 300), (900, 7400)), strict=True):
         for place, claim in enumerate(some):
             run, paper = claim.run, claim.paper[0]
-            axes.barh(place, 2 * run.half, left=run.low, height=0.5, color=SKY, alpha=0.6)
-            axes.plot([run.mean] * 2, [place - 0.25, place + 0.25], color=BLUE, lw=3)
-            axes.plot(paper, place, "D", mfc="none", mec=BLACK, mew=1.5, ms=9)
+            band = {"height": 0.5, "color": SKY, "alpha": 0.6, "label": "one new run (95 %)"}
+            axes.barh(place, 2 * run.half, left=run.low, **band)
+            ends = [place - 0.25, place + 0.25]
+            axes.plot([run.mean] * 2, ends, color=BLUE, lw=3, label="our mean")
+            diamond = {"mfc": "none", "mec": BLACK, "mew": 1.5, "ms": 9, "ls": ""}
+            axes.plot(paper, place, "D", label="the paper", **diamond)
             text = f"{run.mean:,.0f} (paper: {paper:,})"
             axes.text(limits[1], place, text, va="center", ha="right", fontsize=9)
         axes.set_yticks(range(len(some)), [IN_WORDS[claim.number, claim.paper] for claim in some])
         axes.set_ylim(len(some) - 0.4, -0.6)
         axes.set_xlim(*limits)
         axes.xaxis.set_major_formatter("{x:,.0f}")
-    panels[0].set_title("line: our mean; band: one new run of ours (95 %); diamond: the paper")
     panels[1].set_xlabel("errors on the 10,000 test images")
+    legend_below(figure, ncols=3)
     return figure
 
 
@@ -66,31 +80,22 @@ def temperatures(plt: Any, mnist: Mnist) -> Any:
         axes.errorbar(list(errors), means, yerr=halves, fmt="-o", color=BLUE, ms=4, **label)
         logarithmic(axes, "x", 1, 2, 4, 8, 20, 40)
         axes.set_xlabel("temperature")
-        seeds = sorted({len(found) for found in errors.values()})
-        axes.set_title(f"{units} units, {' to '.join(map(str, seeds))} seeds")
+        axes.set_title(f"{units} units")
         low, high = axes.get_xlim()
-        best, name = ((2.5, 4), "2.5 to 4") if units == 30 else ((8, high), "above 8")
-        axes.axvspan(*best, color=ORANGE, alpha=0.2, lw=0, label=f"the paper: {name}")
+        best = (2.5, 4) if units == 30 else (8, high)
+        axes.axvspan(*best, color=ORANGE, alpha=0.2, lw=0, label="the paper's range")
         axes.set_xlim(low, high)
-        handles, labels = axes.get_legend_handles_labels()
-        once = dict(zip(labels, handles, strict=True))
-        axes.legend(
-            once.values(),
-            once.keys(),
-            fontsize=8,
-            loc="upper right" if units > 30 else "upper left",
-        )
-    panels[0].set_ylim(top=1.12 * panels[0].get_ylim()[1])
-    panels[0].set_ylabel("test errors")
+    panels[0].set_ylabel("test errors (two scales)")
+    legend_below(figure, ncols=3)
     return figure
 
 
 def published_schedule(plt: Any, mnist: Mnist) -> Any:
     """The cumbersome net by PaperParams and by LocalParams: its training, and its hidden units."""
-    figure, (errors, units) = plt.subplots(1, 2, figsize=(WIDTH, 3.2))
+    figure, (errors, units) = plt.subplots(1, 2, figsize=(WIDTH, 4.0))
     for file, name, colour in [
         ("cumbersome_model_1200_paper.pt", "PaperParams", RED),
-        ("cumbersome_model_1200.pt", f"LocalParams, {TEACHER_LENGTH:,} epochs", BLUE),
+        ("cumbersome_model_1200.pt", "LocalParams", BLUE),
     ]:
         record = record_of(MODELS / file)
         errors.plot(*_errors_by_epoch(record), color=colour, label=name)
@@ -98,7 +103,7 @@ def published_schedule(plt: Any, mnist: Mnist) -> Any:
         for layer, (share, line) in enumerate(zip(shares, ("-", "--"), strict=True), start=1):
             label = f"{name}, layer {layer}: {int((share == 0).sum()):,} dead units"
             units.plot(range(1, len(share) + 1), 100 * share, color=colour, ls=line, label=label)
-    errors.axhline(PAPER["C1"][0], color=ORANGE, label="the paper", zorder=0)
+    errors.axhline(PAPER["C1"][0], color=ORANGE, label="the paper: 67", zorder=0)
     logarithmic(errors, "y", 50, 100, 200, 500, 1000, 2000, 5000, 10000)
     errors.grid(axis="y", alpha=0.3)
     errors.set_xlabel("epoch")
@@ -107,7 +112,7 @@ def published_schedule(plt: Any, mnist: Mnist) -> Any:
     units.set_ylabel("% of test images that activate a unit")
     for axes in (errors, units):
         axes.xaxis.set_major_formatter("{x:,.0f}")
-        axes.legend(fontsize=8)
+        legend_below(axes)
     return figure
 
 
@@ -133,11 +138,13 @@ def teachers(plt: Any, mnist: Mnist) -> Any:
             axes.errorbar([*LENGTHS], [*map(np.mean, each)], [*map(deviation, each)], **look)
     for column, (paper, claim, _) in enumerate(PAPER_SHIFTS.values()):
         for axes, value in zip(panels[:, column], (PAPER[claim][0], paper), strict=True):
-            axes.axhline(value, color=ORANGE, lw=2, label="the paper", zorder=0)
+            label = f"the paper: {value:,}"  # of errors; its shift is the line below
+            axes.axhline(value, color=ORANGE, lw=2, label=label, zorder=0)
     for axes, title in zip(panels[0], ("never saw a 3", "saw 7s and 8s only"), strict=True):
         axes.set_title(title)
         axes.set_ylim(0)
-        axes.legend(fontsize=8, loc="lower right")
+    for axes in panels[0]:
+        axes.legend(fontsize=8)
     panels[0, 1].yaxis.set_major_formatter("{x:,.0f}")
     for axes in panels[1]:
         logarithmic(axes, "x", *LENGTHS)
@@ -152,16 +159,10 @@ def translations(plt: Any, mnist: Mnist) -> Any:
     figure, axes = plt.subplots(figsize=(WIDTH, 3.0))
     nets = [
         ("translated", "small_model", "small net, labels", RED, "--s"),
-        (
-            "translated_60",
-            "of_unjittered",
-            "distilled; teacher: 60 epochs, unmoved",
-            ORANGE,
-            ":^",
-        ),
-        ("translated_60", "of_jittered", "distilled; teacher: 60 epochs", PURPLE, ":v"),
-        ("translated", "distilled_model", "distilled; teacher: 1,000 epochs", GREEN, "-o"),
-        ("ensemble_1000", "cumbersome_1000_seed", "that teacher, 1,000 epochs", BLUE, "-.D"),
+        ("translated_60", "of_unjittered", "student; 60-epoch teacher, no jitter", ORANGE, ":^"),
+        ("translated_60", "of_jittered", "student; 60-epoch teacher", PURPLE, ":v"),
+        ("translated", "distilled_model", "student; 1,000-epoch teacher", GREEN, "-o"),
+        ("ensemble_1000", "cumbersome_1000_seed", "1,000-epoch teachers", BLUE, "-.D"),
     ]
     for results, start, name, colour, line in nets:
         errors = translated(results, start)
@@ -172,6 +173,6 @@ def translations(plt: Any, mnist: Mnist) -> Any:
     axes.set_xticks(range(4))
     axes.grid(axis="y", alpha=0.3)
     axes.set_xlabel("pixels by which the test images are moved (mean of eight directions)")
-    axes.set_ylabel("test errors")
-    axes.legend(fontsize=9)
+    axes.set_ylabel("test errors (logarithmic)")
+    axes.legend(fontsize=8)
     return figure

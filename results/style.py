@@ -10,7 +10,7 @@ BLUE, RED, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
 STYLE = {
     "figure.facecolor": "white",  # opaque, so that it can be read on a dark page too
     "figure.constrained_layout.use": True,
-    "figure.dpi": 130,
+    "figure.dpi": 160,
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -18,7 +18,7 @@ STYLE = {
     "axes.titleweight": "bold",
     "legend.frameon": False,
 }
-WIDTH = 8.0  # inches, of every figure
+WIDTH = 6.4  # inches, of every figure: its text can be read on a phone
 
 
 def pyplot() -> Any:
@@ -41,3 +41,15 @@ def logarithmic(axes: Any, axis: str, *ticks: int) -> None:
     getattr(axes, f"set_{axis}scale")("log")
     getattr(axes, f"set_{axis}ticks")(ticks, [f"{tick:,}" for tick in ticks])
     axes.minorticks_off()
+
+
+def legend_below(part: Any, **options: Any) -> None:
+    """A legend below axes, or below the whole figure: each label once, over no data."""
+    is_figure = hasattr(part, "savefig")
+    found = {}
+    for axes in part.axes if is_figure else [part]:
+        handles, labels = axes.get_legend_handles_labels()
+        found |= dict(zip(labels, handles, strict=True))
+    below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.2)}
+    place = {"loc": "outside lower center"} if is_figure else below
+    part.legend(found.values(), found.keys(), fontsize=9, **place, **options)

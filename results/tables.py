@@ -30,10 +30,12 @@ unless the name says otherwise. `python evaluate.py --verify` counts their error
 [README.md](../README.md#in-your-own-code) shows how to load one. MIT licence.
 """
 MODELS_END = """\
+Biases are saved as they were learned: no shift is in a file.
+
 To train one again, run its command with another file for `--results`: runs that have a row in the
 present file are skipped. For `cumbersome_model_1200_400.pt`, give another `--output`: the file had
 the name that the default teacher has now. [results/COMMANDS.md](../results/COMMANDS.md) has all
-commands.
+commands, and says what changed since the students were trained.
 
 Schedules span `schedule_epochs` and are scaled to `epochs`: in a 1,000-epoch run,
 `momentum_epochs = 66` becomes 165. `python -m results.tables` writes this page from what the files
@@ -45,7 +47,8 @@ TRIALS |= {"distilled 30": "distilled_30", "ensemble": "ensemble"}
 PAGES: dict[Path, dict[str, Callable[[], str]]] = {
     ROOT / "README.md": {"headline": claims.headline},
     RESULTS / "README.md": {
-        "claims": claims.overview,
+        "claims": partial(claims.overview, 800),
+        "claims 300": partial(claims.overview, 300),
         "by teacher": beyond.by_teacher,
         "labels": beyond.labels,
         "temperatures": temperatures.temperatures,
@@ -55,6 +58,7 @@ PAGES: dict[Path, dict[str, Callable[[], str]]] = {
         "biases": beyond.biases,
         "omitted digits": beyond.omitted_digits,
         "teachers": beyond.teachers,
+        "missed by length": beyond.missed_by_length,
         "ensembles": beyond.ensembles,
         "lowest": beyond.lowest,
         "tries": beyond.tries,
