@@ -18,7 +18,8 @@ from dataset import Mnist, load_mnist
 from evaluate import measure
 from layers import CumbersomeNet, init_weights, scale_weights
 from results.runs import RESULTS
-from support.command_line import SEED, Parser, data_flags, user_path
+from support.command_line import SEED, Parser, data_flags
+from support.errors import UserError
 from support.files import read_file, replace_file
 from support.hyperparameters import Params, default_params
 from support.records import provenance
@@ -67,25 +68,32 @@ def trained(params: Params, seed: int, mnist: Mnist) -> dict[str, Any]:
     return about | provenance(torch.device("cpu")) | {"result": result, "history": history}
 
 
+def nets_so_far() -> dict[int, dict[str, Any]]:
+    """What the file has, by seed. Raises UserError if it is damaged."""
+    if not FILE.exists():
+        return {}
+    try:
+        return {net["seed"]: net for net in json.loads(read_file(FILE))}
+    except (ValueError, LookupError, TypeError):
+        raise UserError(f"{FILE} is damaged: delete it, or take it from Git") from None
+
+
 def main() -> None:
     parser = Parser(EXAMPLES, prog="python -m results.logistic_units", description=__doc__)
     seed = {"type": SEED.check, "nargs": "+", "default": [0]}
     parser.add_argument("--seed", **seed, help="seed of each net [0]")
-    output = "JSON file for the histories [results/logistic_units.json]"
-    parser.add_argument("--output", type=user_path, default=FILE, metavar="FILE", help=output)
     data_flags(parser)
     args = parser.parse_args()
     torch.set_num_threads(1)
     mnist = load_mnist(args.data_dir, args.data)
     params = default_params("paper", "Cumbersome")
     params.epochs = EPOCHS
-    found = json.loads(read_file(args.output)) if args.output.exists() else []
+    found = nets_so_far()
     for seed in args.seed:
-        if seed not in [net["seed"] for net in found]:
-            found.append(trained(params, seed, mnist))
-            replace_file(args.output, json.dumps(found, indent=1).encode())
-        (net,) = (net for net in found if net["seed"] == seed)
-        print(f"{net['result']['errors']} errors with seed {seed}, in {args.output}")
+        if seed not in found:
+            found[seed] = trained(params, seed, mnist)
+            replace_file(FILE, json.dumps([*found.values()], indent=1).encode())
+        print(f"{found[seed]['result']['errors']} errors with seed {seed}, in {FILE.name}")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from results import logistic_units, moved_images
 from results.logistic_units import LogisticNet
 from results.moved_images import moved_loss
 from support.checkpoints import save_model
+from support.errors import UserError
 from support.files import sha256
 from support.hyperparameters import Params, default_params
 
@@ -63,8 +64,8 @@ def test_a_run_with_logistic_units_has_the_published_values_and_is_made_once(mon
     published = vars(default_params("paper", "Cumbersome")) | {"hidden_units": 6}
     monkeypatch.setattr(logistic_units, "EPOCHS", 2)
     monkeypatch.setattr(logistic_units, "default_params", lambda *_: Params(**published))
-    words = "logistic_units.py --data sample --output nets.json --seed 3"
-    monkeypatch.setattr("sys.argv", words.split())
+    monkeypatch.setattr(logistic_units, "FILE", Path("nets.json"))
+    monkeypatch.setattr("sys.argv", ["logistic_units.py", "--data", "sample", "--seed", "3"])
     logistic_units.main()
     first = Path("nets.json").read_bytes()
     logistic_units.main()
@@ -74,3 +75,11 @@ def test_a_run_with_logistic_units_has_the_published_values_and_is_made_once(mon
     assert (net["seed"], net["data_set"], len(net["history"])) == (3, "sample", 2)
     assert net["result"]["errors"] == net["history"][-1]["errors"]
     assert not list(Path("runs").iterdir())  # no resume point is left
+
+
+@pytest.mark.parametrize("content", ["{", "3", '[{"a": 1}]'])
+def test_a_damaged_file_of_the_control_is_named_before_anything_is_trained(monkeypatch, content):
+    Path("nets.json").write_text(content)
+    monkeypatch.setattr(logistic_units, "FILE", Path("nets.json"))
+    with pytest.raises(UserError, match=r"nets\.json is damaged"):
+        logistic_units.nets_so_far()
