@@ -199,7 +199,7 @@ def headline() -> str:
         for each in temperature_claims()
     ]
     header = ["", "claim", "paper", "ours", "one new run (95 %)", "verdict"]
-    return table(header, sorted(rows, key=lambda row: row[0]))
+    return table(header, sorted(rows, key=lambda row: row[0][-2:]))
 
 
 def overview(units: int) -> str:
@@ -245,5 +245,5 @@ def as_json() -> str:
         }
         for claim in measured_claims()
     ]
-    everything = sorted([*claims, *temperature_claims()], key=lambda claim: claim["claim"])
+    everything = sorted([*claims, *temperature_claims()], key=lambda claim: claim["claim"][-2:])
     return json.dumps(everything, indent=1) + "\n"
