@@ -37,17 +37,18 @@ def temperatures() -> str:
 def against(runs: Runs, group: Sequence[float]) -> dict[float, list[float]]:
     """By temperature, its errors less the mean of those at the `group`'s others, paired by seed.
 
-    A temperature of the group is compared with the rest of it. Raises UserError if one of the group
-    is missing, or for fewer than two seeds.
+    A temperature of the group is compared with the rest of it. The seeds are those that they have
+    in common. Raises UserError if one of the group is missing, or for fewer than two seeds.
     """
     errors = by_temperature(runs)
     if missing := [f"{t:g}" for t in group if t not in errors]:
         raise UserError(f"{runs.file} has no run at T = {', '.join(missing)}")
-    found = dict(zip(errors, paired(errors), strict=True))
-    return {
-        temperature: list(own - np.mean([found[t] for t in group if t != temperature], axis=0))
-        for temperature, own in found.items()
-    }
+    found = {}
+    for temperature in errors:
+        others = [t for t in group if t != temperature]
+        own, *beside = paired({t: errors[t] for t in (temperature, *others)})
+        found[temperature] = list(own - np.mean(beside, axis=0))
+    return found
 
 
 def similar() -> str:

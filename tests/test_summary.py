@@ -5,10 +5,11 @@ import statistics
 import numpy as np
 import pytest
 from common import write_runs
+from scipy import stats
 
 from results import summary
 from results.runs import runs_in
-from results.temperatures import by_temperature
+from results.temperatures import MARGIN, against, by_temperature, is_similar
 from support.errors import UserError
 from support.means import deviation, spread
 
@@ -57,3 +58,38 @@ def test_errors_are_paired_by_seed(results):
     write_runs(results, "MNIST,1,5,7,30,", "MNIST,2,5,8,40,")
     with pytest.raises(UserError, match="in common"):
         summary.paired(by_temperature(runs_in("some")))
+
+
+def test_temperatures_are_compared_with_the_others_of_a_group_in_the_seeds_of_both(results):
+    """T = 1 has two of the three seeds: the others are not cut down to these."""
+    errors = {1: [50, 60], 2: [10, 20, 30], 4: [14, 20, 32], 8: [12, 26, 28]}
+    lines = [
+        f"MNIST,{t},5,{seed},{e}," for t, each in errors.items() for seed, e in enumerate(each)
+    ]
+    write_runs(results, *lines)
+    assert against(runs_in("some"), group=(2.0, 4.0)) == {
+        1.0: [38, 40],  # less the means of T = 2 and 4
+        2.0: [-4, 0, -2],
+        4.0: [4, 0, 2],
+        8.0: [0, 6, -3],
+    }
+    with pytest.raises(UserError, match=r"some\.csv has no run at T = 40"):
+        against(runs_in("some"), group=(2.0, 40.0))
+
+
+@pytest.mark.parametrize(
+    ("differences", "similar"),
+    [
+        ([1, -1, 2, -2, 0], True),
+        ([8, 8.1, 7.9, 8], False),  # the same as another, but for seven errors
+        ([0, 30, -30], False),  # nothing is shown
+        ([6.5, 6.4, 6.6, 6.5], True),
+    ],
+)
+def test_temperatures_are_similar_if_the_interval_lies_within_the_margin(differences, similar):
+    """By two one-sided t-tests of SciPy."""
+    below, above = (
+        stats.ttest_1samp(differences, bound, alternative=side).pvalue < 0.05
+        for bound, side in ((MARGIN, "less"), (-MARGIN, "greater"))
+    )
+    assert is_similar(differences) == (below and above) == similar
