@@ -72,7 +72,7 @@ class Claim(NamedTuple):
     says: str
     paper: tuple[int, ...]  # errors and, if there is a second, on the digit that was left out
     run: NewRun
-    runs: int | str = ""  # of which it is computed
+    runs: int | None = None  # of which it is computed
     on_digit: float | None = None  # mean errors on the digit that was left out
     command: str = ""
     direction: bool | None = None  # whether ours changes as the paper's, where it says so
@@ -211,7 +211,7 @@ def overview(units: int) -> str:
     for claim in claims:
         spreads = [f"{sd:.1f}" if sd is not None else "" for sd in claim.run[1:3]]
         cells = [claim.number, claim.says, in_brackets(claim.paper), claim.ours, *spreads]
-        rows.append([*cells, claim.runs, claim.interval, claim.verdict])
+        rows.append([*cells, claim.runs or "", claim.interval, claim.verdict])
     if units == 800:
         says = "Share of the way from small net to teacher that distillation goes"
         rows.insert(4, ["", says, *recovered(), "", "", "", "", ""])
