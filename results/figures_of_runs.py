@@ -138,7 +138,7 @@ def teachers(plt: Any, mnist: Mnist) -> Any:
             axes.errorbar([*LENGTHS], [*map(np.mean, each)], [*map(deviation, each)], **look)
     for column, (paper, claim, _) in enumerate(PAPER_SHIFTS.values()):
         for axes, value in zip(panels[:, column], (PAPER[claim][0], paper), strict=True):
-            label = f"the paper: {value:,}"  # of errors; its shift is the line below
+            label = f"the paper: {value:,}"
             axes.axhline(value, color=ORANGE, lw=2, label=label, zorder=0)
     for axes, title in zip(panels[0], ("never saw a 3", "saw 7s and 8s only"), strict=True):
         axes.set_title(title)

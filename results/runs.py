@@ -52,9 +52,9 @@ def lines_in(name: str) -> list[dict[str, str]]:
         lines = [*csv.DictReader(read_file(RESULTS / f"{name}.csv").decode().splitlines())]
         for line in lines:
             if None in (*line, *line.values()) or line.get("teacher") == "":
-                raise ValueError(f"a line is {line}")
+                raise ValueError(f"a row is {line}")
             if line["data"] != ("MNIST validation" if validation else "MNIST"):
-                raise UserError(f"{file} has a run on {line['data']}: delete its line")
+                raise UserError(f"{file} has a run on {line['data']}: delete its row")
             if line["problem"]:  # to leave it out would flatter the mean
                 raise UserError(f"{file} has a run that failed: {line['problem']}")
     except (csv.Error, ValueError, KeyError) as error:
