@@ -14,12 +14,12 @@ added to the biases of the digits that the net had not seen, or alone had seen: 
 
 import io
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from dataset import Mnist, load_mnist
 from evaluate import logits_of
+from explore import unseen_digits
 from results.runs import RESULTS
 from support.checkpoints import load_checkpoint, model_from
 from support.command_line import Parser, data_flags, user_path
@@ -38,20 +38,12 @@ def predictions_of(path: Path, mnist: Mnist) -> dict[tuple[str, float], np.ndarr
     logits = logits_of(model_from(checkpoint), mnist.test.images)
     learned = sha256(path)[:12]
     found = {(learned, 0.0): logits}
-    if shifted := shift_of(checkpoint):
-        shift, digits = shifted
+    which, digits = unseen_digits(checkpoint) or ("", [])
+    shift, *_ = PAPER_SHIFTS.get((which, tuple(digits)), (0.0,))
+    if shift:
         found[learned, shift] = logits.clone()
         found[learned, shift][:, digits] += shift
     return {key: each.argmax(1).numpy().astype(np.uint8) for key, each in found.items()}
-
-
-def shift_of(checkpoint: dict[str, Any]) -> tuple[float, list[int]] | None:
-    """[KD]'s shift for a net that did not see all digits, and of which classes; None for others."""
-    seen = set(checkpoint.get("data_set", {}).get("digits", range(10)))
-    for (which, digits), (shift, *_) in PAPER_SHIFTS.items():
-        if seen == ({*digits} if which == "keep" else {*range(10)} - {*digits}):
-            return shift, list(digits)
-    return None
 
 
 def stored(path: Path = FILE) -> dict[tuple[str, float], np.ndarray]:
