@@ -11,9 +11,11 @@ from results.claims import (
     STUDENTS,
     distilled,
     never_saw_3,
+    of_teachers,
     over_seeds,
     saw_7_and_8,
     student,
+    where,
 )
 from results.intervals import new_run
 from results.runs import (
@@ -23,9 +25,7 @@ from results.runs import (
     TEACHER_LENGTH,
     Runs,
     cumbersome,
-    each_net,
     first_students,
-    of_each_teacher,
     runs_in,
     students,
     translated,
@@ -66,18 +66,18 @@ def shifts() -> str:
 
 def by_teacher() -> str:
     """Students of each of several teachers: mean ± standard deviation over their seeds."""
-    nets = [(epochs, net) for epochs in COMPARED_LENGTHS for net in each_net(epochs)]
+    nets = [(epochs, net) for epochs in COMPARED_LENGTHS for net in cumbersome(epochs).each()]
     rows = []
-    for units, temperature in STUDENTS.items():
-        for name, file, setting, column in (
-            ("distilled", "distilled", {}, "errors"),
-            ("never saw a 3", "no_three", {"omit": 3}, "learned_errors"),
-            (f"the same at {SHIFT_OF_3:+}", "no_three", {"omit": 3}, "paper_errors"),
-            ("saw 7s and 8s only", "only_7_8", {"keep": "7 8"}, "learned_errors"),
-            (f"the same at {SHIFT_OF_7_AND_8:+}", "only_7_8", {"keep": "7 8"}, "paper_errors"),
+    for units in STUDENTS:
+        for name, kind, column in (
+            ("distilled", "distilled", "errors"),
+            ("never saw a 3", "no_three", "learned_errors"),
+            (f"the same at {SHIFT_OF_3:+}", "no_three", "paper_errors"),
+            ("saw 7s and 8s only", "only_7_8", "learned_errors"),
+            (f"the same at {SHIFT_OF_7_AND_8:+}", "only_7_8", "paper_errors"),
         ):
-            setting = setting | {"temperature": temperature}
-            found = [first_students(f"{file}_{units}", net, **setting) for _, net in nets]
+            file, setting = where(kind, units)
+            found = [first_students(file, net, **setting) for _, net in nets]
             cells = [spread(runs.numbers(column)) if runs else "" for runs in found]
             rows.append([f"{name}, {student(units)}", *cells])
     names = [f"{epochs:,} epochs, seed {net.lines[0]['seed']}" for epochs, net in nets]
@@ -128,7 +128,7 @@ def teachers() -> str:
     """Cumbersome nets of several lengths and of PaperParams, and students that saw all digits."""
     rows = []
     for name, seeds in nets_by_length().items():
-        teacher = Runs(seeds.file, seeds.lines[:1])
+        teacher, *_ = seeds.each()
         each = [spread(runs.numbers("errors")) for runs in (teacher, seeds)]
         students = distilled(800, teacher)
         errors = in_brackets(each[: len(seeds.lines)])
@@ -152,7 +152,7 @@ def missed_by_length() -> str:
         ("saw 7s and 8s only", saw_7_and_8, 300),
     ):
         for name, seeds in nets_by_length().items():
-            runs = runs_of(units, Runs(seeds.file, seeds.lines[:1]))
+            runs = runs_of(units, seeds.each()[0])
             columns = ("learned_errors", "paper_errors", "best_errors")
             means = [f"{statistics.mean(runs.numbers(column)):,.0f}" for column in columns]
             best = round(statistics.mean(runs.numbers("best_shift")), 1) + 0.0  # no -0.0
@@ -195,8 +195,7 @@ def lowest() -> str:
 
 def tries() -> str:
     """C3 if one reported the lowest count of any epoch, of the best of several runs."""
-    setting = {"temperature": STUDENTS[800]}
-    runs = of_each_teacher("distilled_800", TEACHER_LENGTH, **setting)
+    runs = of_teachers("distilled", 800)
     lowest = new_run([each.numbers("lowest_errors") for each in runs])
     enough = lowest.chance_of_at_most(PAPER["C3"][0])
     rows = [[n, f"{1 - (1 - enough) ** n:.0%}".replace("%", " %")] for n in (1, 5, 10)]

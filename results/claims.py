@@ -34,6 +34,11 @@ from support.paper import PAPER, PAPER_SHIFTS, in_brackets
 STUDENTS = {800: 20, 300: 8}  # units and temperature of those that missed digits: two guesses
 SHIFT_OF_3, *_ = PAPER_SHIFTS["omit", (3,)]  # [KD]'s
 SHIFT_OF_7_AND_8, *_ = PAPER_SHIFTS["keep", (7, 8)]
+KINDS: dict[str, dict[str, Any]] = {  # of students: start of their file, and what they saw
+    "distilled": {},
+    "no_three": {"omit": 3},
+    "only_7_8": {"keep": "7 8"},
+}
 THREES = 1010  # in the test set
 DISTIL, OMIT = "python distillation.py", "python distillation_no_three.py"
 
@@ -47,17 +52,34 @@ def flags(units: int) -> str:
     return "" if units == 800 else f" --hidden-units {units} --temperature {STUDENTS[units]}"
 
 
+def where(kind: str, units: int) -> tuple[str, dict[str, Any]]:
+    """The file of a kind of students in results/, and their setting."""
+    return f"{kind}_{units}", KINDS[kind] | {"temperature": STUDENTS[units]}
+
+
+def of_teacher(kind: str, units: int, teacher: Runs | None = None) -> Runs:
+    """The students of one teacher, by default the default one."""
+    name, setting = where(kind, units)
+    return students(name, teacher, **setting)
+
+
+def of_teachers(kind: str, units: int) -> list[Runs]:
+    """As many students of each teacher that is like the default one but for its seed."""
+    name, setting = where(kind, units)
+    return of_each_teacher(name, TEACHER_LENGTH, **setting)
+
+
 def distilled(units: int, teacher: Runs | None = None) -> Runs:
     """Students that saw all digits, of the default teacher unless another is given."""
-    return students(f"distilled_{units}", teacher, temperature=STUDENTS[units])
+    return of_teacher("distilled", units, teacher)
 
 
 def never_saw_3(units: int, teacher: Runs | None = None) -> Runs:
-    return students(f"no_three_{units}", teacher, omit=3, temperature=STUDENTS[units])
+    return of_teacher("no_three", units, teacher)
 
 
 def saw_7_and_8(units: int, teacher: Runs | None = None) -> Runs:
-    return students(f"only_7_8_{units}", teacher, keep="7 8", temperature=STUDENTS[units])
+    return of_teacher("only_7_8", units, teacher)
 
 
 def over_seeds(runs: Runs, columns: Sequence[str]) -> str:
@@ -128,15 +150,14 @@ def saw_all_digits() -> list[Claim]:
 
 
 def distilled_claim(number: str, units: int) -> Claim:
-    runs = of_each_teacher(f"distilled_{units}", TEACHER_LENGTH, temperature=STUDENTS[units])
+    runs = of_teachers("distilled", units)
     says = f"A student that is distilled, {student(units)}"
     return claim_of(number, says, number, runs, command=DISTIL + flags(units))
 
 
 def never_shown_3(units: int) -> list[Claim]:
     """C6 and C7; errors on 3s are in brackets."""
-    setting = {"omit": 3, "temperature": STUDENTS[units]}
-    runs = of_each_teacher(f"no_three_{units}", TEACHER_LENGTH, **setting)
+    runs = of_teachers("no_three", units)
     on_3, on_3_shifted = (mean_of(runs, f"{shift}_on_group") for shift in ("learned", "paper"))
     command = {"command": OMIT + flags(units)}
     says = f"A student never shown a 3, {student(units)} (errors on 3s)"
@@ -149,8 +170,7 @@ def never_shown_3(units: int) -> list[Claim]:
 
 def shown_7_and_8(units: int) -> list[Claim]:
     """C8, as learned and shifted."""
-    setting = {"keep": "7 8", "temperature": STUDENTS[units]}
-    runs = of_each_teacher(f"only_7_8_{units}", TEACHER_LENGTH, **setting)
+    runs = of_teachers("only_7_8", units)
     command = {"command": f"{OMIT}{flags(units)} --keep 7 8 --epochs 100"}
     says = f"A student shown 7s and 8s only, {student(units)}"
     c8 = claim_of("C8", says, "C8", runs, "learned_errors", **command)
@@ -209,7 +229,8 @@ def overview(units: int) -> str:
         claims = [distilled_claim("", units), *never_shown_3(units), *shown_7_and_8(units)]
     rows = []
     for claim in claims:
-        spreads = [f"{sd:.1f}" if sd is not None else "" for sd in claim.run[1:3]]
+        deviations = (claim.run.runs, claim.run.teachers)
+        spreads = [f"{sd:.1f}" if sd is not None else "" for sd in deviations]
         cells = [claim.number, claim.says, in_brackets(claim.paper), claim.ours, *spreads]
         rows.append([*cells, claim.runs or "", claim.interval, claim.verdict])
     if units == 800:

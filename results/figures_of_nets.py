@@ -159,12 +159,11 @@ def _draw_digit(axes: Any, image: Tensor) -> None:
 
 def _draw_targets(axes: Any, targets: Tensor, colour: str = BLUE) -> None:
     """Ten bars on a linear scale from 0 to 100 %, with the two highest as numbers."""
-    axes.bar(range(10), 100 * targets, color=colour)
-    for k in targets.topk(2).indices.tolist():
-        if targets[k] > 0.005:
-            axes.text(
-                k, 100 * float(targets[k]) + 2, f"{100 * targets[k]:.0f}", ha="center", fontsize=8
-            )
+    shares = 100 * targets
+    axes.bar(range(10), shares, color=colour)
+    for k in shares.topk(2).indices.tolist():
+        if shares[k] > 0.5:
+            axes.text(k, float(shares[k]) + 2, f"{shares[k]:.0f}", ha="center", fontsize=8)
     axes.set_ylim(0, 115)
     axes.set_yticks([0, 50, 100], ["0", "50", "100 %"])
     axes.set_xticks(range(10))
@@ -191,7 +190,7 @@ def in_one_picture(plt: Any, mnist: Mnist) -> Any:
 
 
 def _draw_three_nets(axes: Any) -> None:
-    """Bars of C2, C3 and C1: our mean errors, their interval for one run, and the paper's."""
+    """Bars of C2, C3 and C1: our mean errors, and the paper's figure."""
     claims = {claim.number: claim for claim in saw_all_digits()}
     names = {
         "C2": "small net, labels",

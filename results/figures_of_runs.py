@@ -7,7 +7,7 @@ import numpy as np
 from dataset import Mnist
 from results.claims import measured_claims, never_saw_3, saw_7_and_8, student
 from results.figures_of_nets import shares_on
-from results.runs import LENGTHS, cumbersome, students, translated
+from results.runs import LENGTHS, cumbersome, translated
 from results.style import (
     BLACK,
     BLUE,
@@ -21,7 +21,7 @@ from results.style import (
     logarithmic,
 )
 from results.summary import pooled_intervals
-from results.temperatures import by_temperature
+from results.temperatures import errors_of
 from support.checkpoints import MODELS, model_from
 from support.means import deviation
 from support.paper import PAPER, PAPER_SHIFTS
@@ -71,7 +71,7 @@ def temperatures(plt: Any, mnist: Mnist) -> Any:
     figure, panels = plt.subplots(1, 3, figsize=(WIDTH, 3.2))
     panels[1].sharey(panels[2])
     for axes, units in zip(panels, (30, 300, 800), strict=True):
-        errors = by_temperature(students(f"distilled_{units}"))
+        errors = errors_of(units)
         means, halves = pooled_intervals([[*found.values()] for found in errors.values()])
         for temperature, found in errors.items():
             each = [temperature] * len(found), [*found.values()]
@@ -103,7 +103,8 @@ def published_schedule(plt: Any, mnist: Mnist) -> Any:
         for layer, (share, line) in enumerate(zip(shares, ("-", "--"), strict=True), start=1):
             label = f"{name}, layer {layer}: {int((share == 0).sum()):,} dead units"
             units.plot(range(1, len(share) + 1), 100 * share, color=colour, ls=line, label=label)
-    errors.axhline(PAPER["C1"][0], color=ORANGE, label="the paper: 67", zorder=0)
+    paper = PAPER["C1"][0]
+    errors.axhline(paper, color=ORANGE, label=f"the paper: {paper}", zorder=0)
     logarithmic(errors, "y", 50, 100, 200, 500, 1000, 2000, 5000, 10000)
     errors.grid(axis="y", alpha=0.3)
     errors.set_xlabel("epoch")
@@ -143,7 +144,6 @@ def teachers(plt: Any, mnist: Mnist) -> Any:
     for axes, title in zip(panels[0], ("never saw a 3", "saw 7s and 8s only"), strict=True):
         axes.set_title(title)
         axes.set_ylim(0)
-    for axes in panels[0]:
         axes.legend(fontsize=8)
     panels[0, 1].yaxis.set_major_formatter("{x:,.0f}")
     for axes in panels[1]:

@@ -44,6 +44,10 @@ class Runs:
                 raise UserError(f"{self.file}: column {column} has {found}, not {count} number(s)")
         return rows if count > 1 else [number for (number,) in rows]
 
+    def each(self) -> list["Runs"]:
+        """One by one."""
+        return [Runs(self.file, [line]) for line in self.lines]
+
 
 def lines_in(name: str) -> list[dict[str, str]]:
     """The rows of results/`name`.csv. Raises UserError for one that failed, or is not of MNIST."""
@@ -88,12 +92,6 @@ def cumbersome(epochs: int, **setting: object) -> Runs:
     return runs_in(LENGTHS[epochs], epochs=epochs, **setting)
 
 
-def each_net(epochs: int) -> list[Runs]:
-    """The cumbersome nets of so many epochs one by one, by seed."""
-    nets = cumbersome(epochs)
-    return [Runs(nets.file, [line]) for line in nets.lines]
-
-
 def students(name: str, teacher: Runs | None = None, **setting: object) -> Runs:
     """The runs in results/`name`.csv of this teacher, by default the default one.
 
@@ -121,7 +119,7 @@ def first_students(name: str, teacher: Runs, **setting: object) -> Runs | None:
 
 def of_each_teacher(name: str, epochs: int, **setting: object) -> list[Runs]:
     """The `first_students` of each cumbersome net of so many epochs that has some."""
-    found = [first_students(name, net, **setting) for net in each_net(epochs)]
+    found = [first_students(name, net, **setting) for net in cumbersome(epochs).each()]
     return [runs for runs in found if runs]
 
 

@@ -24,9 +24,14 @@ def by_temperature(runs: Runs) -> dict[float, dict[int, float]]:
     return dict(sorted(found.items()))
 
 
+def errors_of(units: int) -> dict[float, dict[int, float]]:
+    """Those of the default teacher's students of so many units, by temperature and seed."""
+    return by_temperature(students(f"distilled_{units}"))
+
+
 def temperatures() -> str:
     """C4 and C5: mean errors by temperature for each width, and how many seeds they are of."""
-    found = {units: by_temperature(students(f"distilled_{units}")) for units in (30, 300, 800)}
+    found = {units: errors_of(units) for units in (30, 300, 800)}
     rows = []
     for temperature in sorted({t for errors in found.values() for t in errors}):
         cells = [list(errors.get(temperature, {}).values()) for errors in found.values()]
@@ -75,7 +80,12 @@ def _equivalence(differences: Sequence[float]) -> list[str]:
     mean, half = interval(differences, level=0.9)
     different = abs(mean) - half > MARGIN
     shown = "yes" if is_similar(differences) else "no" if different else "not shown"
-    return [f"{mean:+.1f} ({mean - half:+.1f} to {mean + half:+.1f})", shown]
+    return [in_words(mean, half), shown]
+
+
+def in_words(mean: float, half: float) -> str:
+    """A difference with its interval."""
+    return f"{mean:+.1f} ({mean - half:+.1f} to {mean + half:+.1f})"
 
 
 def is_similar(differences: Sequence[float]) -> bool:
@@ -92,9 +102,7 @@ def shown_similar() -> bool:
 
 def shown_best() -> bool:
     """C5: whether each other temperature is shown to be worse than those from 2.5 to 4."""
-    found = against(students("distilled_30"), GOOD_FOR_30)
-    intervals = [interval(each) for t, each in found.items() if t not in GOOD_FOR_30]
-    return all(mean - half > 0 for mean, half in intervals)
+    return all(mean - half > 0 for mean, half in worse_than_good("distilled_30").values())
 
 
 def range_of(means: Iterable[float]) -> str:
@@ -104,32 +112,27 @@ def range_of(means: Iterable[float]) -> str:
 
 def thirty() -> str:
     """C5: errors at each other temperature less those at 2.5 to 4, paired over the seeds."""
-    long, short = map(_worse_than_good, ("distilled_30", "distilled_30_20_epochs"))
+    long, short = map(worse_than_good, ("distilled_30", "distilled_30_20_epochs"))
     if long.keys() != short.keys():
         raise UserError("results/distilled_30*.csv have different temperatures")
-    rows = [[f"{t:g}", long[t], short[t]] for t in long]
+    rows = [[f"{t:g}", in_words(*long[t]), in_words(*short[t])] for t in long]
     return table(["T", "after 60 epochs (interval)", "after 20 epochs (interval)"], rows)
 
 
-def _worse_than_good(name: str) -> dict[float, str]:
-    """By temperature, the mean difference to those at 2.5 to 4, and its interval."""
-    cells = {}
-    for temperature, each in against(students(name), GOOD_FOR_30).items():
-        if temperature not in GOOD_FOR_30:
-            mean, half = interval(each)
-            cells[temperature] = f"{mean:+.1f} ({mean - half:+.1f} to {mean + half:+.1f})"
-    return cells
+def worse_than_good(name: str) -> dict[float, tuple[float, float]]:
+    """By temperature, the mean difference to those at 2.5 to 4, and half its interval."""
+    found = against(students(name), GOOD_FOR_30)
+    return {t: interval(each) for t, each in found.items() if t not in GOOD_FOR_30}
 
 
 def fewest_seeds(units: int) -> int:
     """The smallest number of seeds of any temperature."""
-    return min(map(len, by_temperature(students(f"distilled_{units}")).values()))
+    return min(map(len, errors_of(units).values()))
 
 
 def mean_errors(units: int) -> dict[float, float]:
     """By temperature, over all its seeds."""
-    errors = by_temperature(students(f"distilled_{units}"))
-    return {t: statistics.mean(found.values()) for t, found in errors.items()}
+    return {t: statistics.mean(found.values()) for t, found in errors_of(units).items()}
 
 
 def range_above_8(units: int) -> str:
