@@ -20,9 +20,10 @@ LENGTHS = {
     150: "teachers",
     400: "cumbersome",
     1000: "cumbersome_1000",
+    3000: "cumbersome_3000",
 }
 TEACHER_LENGTH = 1000  # epochs of the default teacher, whose seed is 0
-COMPARED_LENGTHS = (1000,)  # of which several nets have students
+COMPARED_LENGTHS = (1000, 3000)  # of which several nets have students
 STUDENTS_EACH = 5  # of a teacher, where several teachers are compared
 PAPER_NET = "cumbersome_paper_3000"  # the one by PaperParams
 VARIED = ("temperature", "omit", "keep", "seed", "precision")  # between the runs of one file

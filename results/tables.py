@@ -33,9 +33,8 @@ MODELS_END = """\
 Biases are saved as they were learned: no shift is in a file.
 
 To train one again, run its command with another file for `--results`: runs that have a row in the
-present file are skipped. For `cumbersome_model_1200_400.pt`, give another `--output`: the file had
-the name that the default teacher has now. [results/COMMANDS.md](../results/COMMANDS.md) has all
-commands, and says what changed since the students were trained.
+present file are skipped. [results/COMMANDS.md](../results/COMMANDS.md) has all commands, and says
+what changed since the students were trained.
 
 Schedules span `schedule_epochs` and are scaled to `epochs`: in a 1,000-epoch run,
 `momentum_epochs = 66` becomes 165. `python -m results.tables` writes this page from what the files

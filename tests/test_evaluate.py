@@ -19,7 +19,7 @@ MODELS = ROOT / "models"
 CUMBERSOME = ("CumbersomeNet", 1200, None, list(range(10)))
 WITHOUT_THREE = [0, 1, 2, 4, 5, 6, 7, 8, 9]
 EXPECTED = {
-    **{f"cumbersome_model_1200{s}": CUMBERSOME for s in ("", "_400", "_paper")},
+    **{f"cumbersome_model_1200{s}": CUMBERSOME for s in ("", "_3000", "_paper")},
     **{f"cumbersome_model_1200_seed_{seed}": CUMBERSOME for seed in (1, 2)},
     "small_model_800": ("SmallNet", 800, None, list(range(10))),
     "distilled_model_800_20": ("SmallNet", 800, 20.0, list(range(10))),
