@@ -66,7 +66,7 @@ def shifts() -> str:
 
 def by_teacher() -> str:
     """Students of each of several teachers: mean ± standard deviation over their seeds."""
-    nets = [(epochs, net) for epochs in COMPARED_LENGTHS for net in cumbersome(epochs).each()]
+    nets = [net for epochs in COMPARED_LENGTHS for net in cumbersome(epochs).each()]
     rows = []
     for units in STUDENTS:
         for name, kind, column in (
@@ -77,11 +77,12 @@ def by_teacher() -> str:
             (f"the same at {SHIFT_OF_7_AND_8:+}", "only_7_8", "paper_errors"),
         ):
             file, setting = where(kind, units)
-            found = [first_students(file, net, **setting) for _, net in nets]
+            found = [first_students(file, net, **setting) for net in nets]
             cells = [spread(runs.numbers(column)) if runs else "" for runs in found]
             rows.append([f"{name}, {student(units)}", *cells])
-    names = [f"{epochs:,} epochs, seed {net.lines[0]['seed']}" for epochs, net in nets]
-    errors = [spread(net.numbers("errors")) for _, net in nets]
+    firsts = [net.lines[0] for net in nets]
+    names = [f"{int(first['epochs']):,} epochs, seed {first['seed']}" for first in firsts]
+    errors = [spread(net.numbers("errors")) for net in nets]
     return table(["students", *names], [["the teacher itself", *errors], *rows])
 
 
