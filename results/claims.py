@@ -12,14 +12,16 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from results.intervals import NewRun, difference, new_run
-from results.runs import (
-    TEACHER_LENGTH,
-    Runs,
-    cumbersome,
-    of_each_teacher,
-    runs_in,
-    students,
+from results.kinds import (
+    DISTILLED,
+    NEVER_3,
+    ONLY_7_8,
+    SHIFT_OF_3,
+    SHIFT_OF_7_AND_8,
+    SIZES,
+    student,
 )
+from results.runs import TEACHER_LENGTH, Runs, cumbersome, runs_in
 from results.summary import table
 from results.temperatures import (
     fewest_seeds,
@@ -28,63 +30,15 @@ from results.temperatures import (
     shown_best,
     shown_similar,
 )
-from support.means import spread
-from support.paper import PAPER, PAPER_SHIFTS, in_brackets
+from support.paper import PAPER, in_brackets
 
-STUDENTS = {800: 20, 300: 8}  # units and temperature of those that missed digits: two guesses
-SHIFT_OF_3, *_ = PAPER_SHIFTS["omit", (3,)]  # [KD]'s
-SHIFT_OF_7_AND_8, *_ = PAPER_SHIFTS["keep", (7, 8)]
-KINDS: dict[str, dict[str, Any]] = {  # of students: start of their file, and what they saw
-    "distilled": {},
-    "no_three": {"omit": 3},
-    "only_7_8": {"keep": "7 8"},
-}
 THREES = 1010  # in the test set
 DISTIL, OMIT = "python distillation.py", "python distillation_no_three.py"
 
 
-def student(units: int) -> str:
-    return f"{units} units, T = {STUDENTS[units]}"
-
-
 def flags(units: int) -> str:
     """Of a student that is not the default one."""
-    return "" if units == 800 else f" --hidden-units {units} --temperature {STUDENTS[units]}"
-
-
-def where(kind: str, units: int) -> tuple[str, dict[str, Any]]:
-    """The file of a kind of students in results/, and their setting."""
-    return f"{kind}_{units}", KINDS[kind] | {"temperature": STUDENTS[units]}
-
-
-def of_teacher(kind: str, units: int, teacher: Runs | None = None) -> Runs:
-    """The students of one teacher, by default the default one."""
-    name, setting = where(kind, units)
-    return students(name, teacher, **setting)
-
-
-def of_teachers(kind: str, units: int) -> list[Runs]:
-    """As many students of each teacher that is like the default one but for its seed."""
-    name, setting = where(kind, units)
-    return of_each_teacher(name, TEACHER_LENGTH, **setting)
-
-
-def distilled(units: int, teacher: Runs | None = None) -> Runs:
-    """Students that saw all digits, of the default teacher unless another is given."""
-    return of_teacher("distilled", units, teacher)
-
-
-def never_saw_3(units: int, teacher: Runs | None = None) -> Runs:
-    return of_teacher("no_three", units, teacher)
-
-
-def saw_7_and_8(units: int, teacher: Runs | None = None) -> Runs:
-    return of_teacher("only_7_8", units, teacher)
-
-
-def over_seeds(runs: Runs, columns: Sequence[str]) -> str:
-    """Mean ± standard deviation of the first of `columns` and, in brackets, of the second."""
-    return in_brackets([spread(runs.numbers(column)) for column in columns])
+    return "" if units == 800 else f" --hidden-units {units} --temperature {SIZES[units]}"
 
 
 class Claim(NamedTuple):
@@ -150,14 +104,14 @@ def saw_all_digits() -> list[Claim]:
 
 
 def distilled_claim(number: str, units: int) -> Claim:
-    runs = of_teachers("distilled", units)
+    runs = DISTILLED.of_teachers(units)
     says = f"A student that is distilled, {student(units)}"
     return claim_of(number, says, number, runs, command=DISTIL + flags(units))
 
 
 def never_shown_3(units: int) -> list[Claim]:
     """C6 and C7; errors on 3s are in brackets."""
-    runs = of_teachers("no_three", units)
+    runs = NEVER_3.of_teachers(units)
     on_3, on_3_shifted = (mean_of(runs, f"{shift}_on_group") for shift in ("learned", "paper"))
     command = {"command": OMIT + flags(units)}
     says = f"A student never shown a 3, {student(units)} (errors on 3s)"
@@ -170,7 +124,7 @@ def never_shown_3(units: int) -> list[Claim]:
 
 def shown_7_and_8(units: int) -> list[Claim]:
     """C8, as learned and shifted."""
-    runs = of_teachers("only_7_8", units)
+    runs = ONLY_7_8.of_teachers(units)
     command = {"command": f"{OMIT}{flags(units)} --keep 7 8 --epochs 100"}
     says = f"A student shown 7s and 8s only, {student(units)}"
     c8 = claim_of("C8", says, "C8", runs, "learned_errors", **command)

@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 
 from dataset import Mnist
-from results.claims import measured_claims, never_saw_3, saw_7_and_8, student
+from results.claims import measured_claims
 from results.figures_of_nets import shares_on
+from results.kinds import NEVER_3, ONLY_7_8, student
 from results.runs import LENGTHS, cumbersome, translated
 from results.style import (
     BLACK,
@@ -127,12 +128,12 @@ def teachers(plt: Any, mnist: Mnist) -> Any:
     """Errors as learned, and best shift, of students without some digits, by teacher training."""
     figure, panels = plt.subplots(2, 2, figsize=(WIDTH, 5.0), sharex=True)
     nets = [cumbersome(epochs, seed=0) for epochs in LENGTHS]
-    for column, runs_of, units, colour, line in (
-        (0, never_saw_3, 800, BLUE, "-o"),
-        (0, never_saw_3, 300, RED, "--s"),
-        (1, saw_7_and_8, 300, RED, "--s"),
+    for column, kind, units, colour, line in (
+        (0, NEVER_3, 800, BLUE, "-o"),
+        (0, NEVER_3, 300, RED, "--s"),
+        (1, ONLY_7_8, 300, RED, "--s"),
     ):
-        found = [runs_of(units, net) for net in nets]
+        found = [kind.of_teacher(units, net) for net in nets]
         for axes, name in zip(panels[:, column], ("learned_errors", "best_shift"), strict=True):
             each = [runs.numbers(name) for runs in found]
             look = {"capsize": 3, "color": colour, "ms": 4, "fmt": line, "label": student(units)}
@@ -141,8 +142,8 @@ def teachers(plt: Any, mnist: Mnist) -> Any:
         for axes, value in zip(panels[:, column], (PAPER[claim][0], paper), strict=True):
             label = f"the paper: {value:,}"
             axes.axhline(value, color=ORANGE, lw=2, label=label, zorder=0)
-    for axes, title in zip(panels[0], ("never saw a 3", "saw 7s and 8s only"), strict=True):
-        axes.set_title(title)
+    for axes, kind in zip(panels[0], (NEVER_3, ONLY_7_8), strict=True):
+        axes.set_title(kind.says)
         axes.set_ylim(0)
         axes.legend(fontsize=8)
     panels[0, 1].yaxis.set_major_formatter("{x:,.0f}")

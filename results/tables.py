@@ -9,10 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from results import beyond, claims, temperatures
-from results.beyond import trials
+from results import claims, missed_digits, students, teachers, temperatures
 from results.runs import RESULTS, ROOT
 from results.summary import making, table
+from results.trials import trials
 from support.checkpoints import MODELS
 from support.command_line import Parser
 from support.errors import UserError
@@ -48,21 +48,21 @@ PAGES: dict[Path, dict[str, Callable[[], str]]] = {
     RESULTS / "README.md": {
         "claims": partial(claims.overview, 800),
         "claims 300": partial(claims.overview, 300),
-        "by teacher": beyond.by_teacher,
-        "labels": beyond.labels,
+        "by teacher": teachers.by_teacher,
+        "labels": students.labels,
         "temperatures": temperatures.temperatures,
         "similar": temperatures.similar,
         "thirty": temperatures.thirty,
-        "shifts": beyond.shifts,
-        "biases": beyond.biases,
-        "omitted digits": beyond.omitted_digits,
-        "teachers": beyond.teachers,
-        "missed by length": beyond.missed_by_length,
-        "ensembles": beyond.ensembles,
-        "lowest": beyond.lowest,
-        "tries": beyond.tries,
-        "translated": beyond.translations,
-        "paper params": beyond.paper_params,
+        "shifts": missed_digits.shifts,
+        "biases": missed_digits.biases,
+        "omitted digits": missed_digits.omitted_digits,
+        "teachers": teachers.teachers,
+        "missed by length": teachers.missed_by_length,
+        "ensembles": teachers.ensembles,
+        "lowest": students.lowest,
+        "tries": students.tries,
+        "translated": students.translations,
+        "paper params": teachers.paper_params,
     },
     RESULTS / "TRIALS.md": {
         **{name: partial(trials, file, errors="errors") for name, file in TRIALS.items()},

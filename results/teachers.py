@@ -1,0 +1,100 @@
+"""Teachers: what their seed, length of training, schedule and number do to them and students."""
+
+import statistics
+
+from results.kinds import DISTILLED, NEVER_3, ONLY_7_8, OUTCOMES, SIZES, student
+from results.runs import (
+    COMPARED_LENGTHS,
+    LENGTHS,
+    PAPER_NET,
+    Runs,
+    cumbersome,
+    first_students,
+    runs_in,
+    translated,
+)
+from results.summary import table
+from support.means import spread
+from support.paper import in_brackets
+
+RATES = (10, 5, 3)  # at which the first epochs of the published schedule were trained
+
+
+def by_teacher() -> str:
+    """Students of each of several teachers: mean ± standard deviation over their seeds."""
+    nets = [net for epochs in COMPARED_LENGTHS for net in cumbersome(epochs).each()]
+    rows = []
+    for units in SIZES:
+        for says, kind, column in OUTCOMES:
+            file, setting = f"{kind.file}_{units}", kind.setting(units)
+            found = [first_students(file, net, **setting) for net in nets]
+            cells = [spread(runs.numbers(column)) if runs else "" for runs in found]
+            rows.append([f"{says}, {student(units)}", *cells])
+    firsts = [net.lines[0] for net in nets]
+    names = [f"{int(first['epochs']):,} epochs, seed {first['seed']}" for first in firsts]
+    errors = [spread(net.numbers("errors")) for net in nets]
+    return table(["students", *names], [["the teacher itself", *errors], *rows])
+
+
+def teachers() -> str:
+    """Cumbersome nets of several lengths and of PaperParams, and students that saw all digits."""
+    rows = []
+    for name, seeds in nets_by_length().items():
+        teacher, *_ = seeds.each()
+        each = [spread(runs.numbers("errors")) for runs in (teacher, seeds)]
+        students = DISTILLED.of_teacher(800, teacher)
+        errors = in_brackets(each[: len(seeds.lines)])
+        rows.append([name, errors, spread(students.numbers("errors")), len(students.lines)])
+    header = ["epochs of the teacher", "its errors (over seeds)", f"distilled, {student(800)}"]
+    return table([*header, "students"], rows)
+
+
+def nets_by_length() -> dict[str, Runs]:
+    """The cumbersome nets of each number of epochs, and last the one of PaperParams."""
+    nets = {f"{epochs:,}": cumbersome(epochs) for epochs in LENGTHS}
+    return nets | {"3,000, `PaperParams`": runs_in(PAPER_NET)}
+
+
+def missed_by_length() -> str:
+    """Students that did not see all digits, by the length of their teacher's training."""
+    rows = []
+    for kind, units in ((NEVER_3, 800), (NEVER_3, 300), (ONLY_7_8, 300)):
+        for name, seeds in nets_by_length().items():
+            runs = kind.of_teacher(units, seeds.each()[0])
+            columns = ("learned_errors", "paper_errors", "best_errors")
+            means = [f"{statistics.mean(runs.numbers(column)):,.0f}" for column in columns]
+            best = round(statistics.mean(runs.numbers("best_shift")), 1) + 0.0  # no -0.0
+            rows.append([f"{kind.says}, {student(units)}", name, *means, f"{best:+.1f}"])
+    errors = ["as learned", "at the paper's shift", "at the best shift", "best shift"]
+    return table(["student", "epochs of the teacher", *errors], rows)
+
+
+def ensembles() -> str:
+    """C3 with each of three cumbersome nets of 1,000 epochs as the teacher, and with all three."""
+    teachers = {
+        f"seed {seed}": (cumbersome(1000, seed=seed), f"cumbersome_1000_seed_{seed}.pt")
+        for seed in range(3)
+    }
+    teachers["all three"] = (cumbersome(1000), "the ensemble")
+    rows = []
+    for name, (nets, counted) in teachers.items():
+        (errors,), *_ = translated("ensemble_1000", counted)
+        runs = DISTILLED.of_teacher(800, nets)
+        rows.append([name, f"{errors:.0f}", spread(runs.numbers("errors")), len(runs.lines)])
+    return table(["teacher", "its errors", f"distilled, {student(800)}", "seeds"], rows)
+
+
+def paper_params() -> str:
+    """The cumbersome net by PaperParams, and at lower rates: the errors of each seed."""
+    nets = [
+        ("3,000", runs_in(PAPER_NET)),
+        *(("300, compressed", runs_in(f"cumbersome_paper{r}")) for r in ("", "_rate_5", "_rate_3")),
+        *(("the first 12", runs_in("cumbersome_paper_12", learning_rate=r)) for r in RATES),
+    ]
+    rows = []
+    for epochs, runs in nets:
+        rate = f"{runs.numbers('learning_rate')[0]:g}"
+        errors, losses = (runs.numbers(column) for column in ("errors", "loss"))
+        each = [", ".join(f"{e:,.0f}" for e in errors), ", ".join(f"{x:.2f}" for x in losses)]
+        rows.append([epochs, rate, *each])
+    return table(["epochs", "initial rate", "errors of each seed", "loss in the last epoch"], rows)
