@@ -131,6 +131,7 @@ def teachers(plt: Any, mnist: Mnist) -> Any:
     for column, kind, units, colour, line in (
         (0, NEVER_3, 800, BLUE, "-o"),
         (0, NEVER_3, 300, RED, "--s"),
+        (1, ONLY_7_8, 800, BLUE, "-o"),
         (1, ONLY_7_8, 300, RED, "--s"),
     ):
         found = [kind.of_teacher(units, net) for net in nets]
@@ -162,8 +163,8 @@ def translations(plt: Any, mnist: Mnist) -> Any:
         ("translated", "small_model", "small net, labels", RED, "--s"),
         ("translated_60", "of_unjittered", "student; 60-epoch teacher, no jitter", ORANGE, ":^"),
         ("translated_60", "of_jittered", "student; 60-epoch teacher", PURPLE, ":v"),
-        ("translated", "distilled_model", "student; 1,000-epoch teacher", GREEN, "-o"),
-        ("ensemble_1000", "cumbersome_1000_seed", "1,000-epoch teachers", BLUE, "-.D"),
+        ("translated", "distilled_model", "student; 3,000-epoch teacher", GREEN, "-o"),
+        ("ensemble", "cumbersome_3000_seed", "3,000-epoch teachers", BLUE, "-.D"),
     ]
     for results, start, name, colour, line in nets:
         errors = translated(results, start)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from results.runs import TEACHER_LENGTH, Runs, of_each_teacher, students
+from results.runs import STUDENTS_EACH, TEACHER_LENGTH, Runs, cumbersome, students
 from support.means import spread
 from support.paper import PAPER_SHIFTS, in_brackets
 
@@ -19,16 +19,18 @@ class Kind(NamedTuple):
     file: str  # the start of its name, which goes on with the number of units
     digits: dict[str, Any]  # the columns that say what they saw
 
-    def of_teacher(self, units: int, teacher: Runs | None = None) -> Runs:
+    def of_teacher(self, units: int, teacher: Runs | None = None, **setting: object) -> Runs:
         """The students of one teacher, by default the default one. Raises UserError."""
-        return students(f"{self.file}_{units}", teacher, **self.setting(units))
+        usual = self.digits | {"temperature": SIZES[units]}
+        return students(f"{self.file}_{units}", teacher, **usual | setting)
+
+    def first(self, units: int, teacher: Runs | None = None) -> Runs:
+        """As many students as each teacher has, with seeds from 0 up. Raises UserError."""
+        return self.of_teacher(units, teacher).of_seeds(range(STUDENTS_EACH))
 
     def of_teachers(self, units: int) -> list[Runs]:
-        """As many students of each teacher that is like the default one but for its seed."""
-        return of_each_teacher(f"{self.file}_{units}", TEACHER_LENGTH, **self.setting(units))
-
-    def setting(self, units: int) -> dict[str, Any]:
-        return self.digits | {"temperature": SIZES[units]}
+        """The first students of each teacher that is like the default one but for its seed."""
+        return [self.first(units, teacher) for teacher in cumbersome(TEACHER_LENGTH).each()]
 
 
 DISTILLED = Kind("distilled", "distilled", {})

@@ -1,13 +1,16 @@
-"""Students that missed digits: their errors, shifts and biases."""
+"""Students that missed digits: their errors, shifts, sizes and biases."""
 
+import itertools
 import statistics
 
 import numpy as np
 
-from results.kinds import NEVER_3, ONLY_7_8, SIZES, over_seeds, student
+from results.kinds import NEVER_3, ONLY_7_8, OUTCOMES, SIZES, over_seeds, student
 from results.runs import students
 from results.summary import table
-from support.means import deviation
+from support.means import deviation, spread
+
+CROSSED = range(3)  # seeds
 
 
 def shifts() -> str:
@@ -27,6 +30,16 @@ def shifts() -> str:
             rows.append([f"{kind.says}, {student(units)}{note}", *cells, len(runs.lines)])
     kinds = ["as learned", "the paper's shift", "best on the test set", "by class frequencies"]
     return table(["student", *kinds, "seeds"], rows)
+
+
+def crossed() -> str:
+    """C3 and C6 to C8 with each size at each temperature: the same seeds of one teacher."""
+    kinds = [*itertools.product(SIZES, SIZES.values())]
+    rows = []
+    for says, kind, column in OUTCOMES:
+        found = [kind.of_teacher(units, temperature=t).of_seeds(CROSSED) for units, t in kinds]
+        rows.append([says, *(spread(runs.numbers(column)) for runs in found)])
+    return table(["students", *(f"{units} units, T = {t}" for units, t in kinds)], rows)
 
 
 def biases() -> str:

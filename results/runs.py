@@ -22,8 +22,8 @@ LENGTHS = {
     1000: "cumbersome_1000",
     3000: "cumbersome_3000",
 }
-TEACHER_LENGTH = 1000  # epochs of the default teacher, whose seed is 0
-COMPARED_LENGTHS = (1000, 3000)  # of which several nets have students
+TEACHER_LENGTH = 3000  # epochs of the default teacher, whose seed is 0
+COMPARED_LENGTHS = (3000, 1000)  # of which three nets each have students
 STUDENTS_EACH = 5  # of a teacher, where several teachers are compared
 PAPER_NET = "cumbersome_paper_3000"  # the one by PaperParams
 VARIED = ("temperature", "omit", "keep", "seed", "precision")  # between the runs of one file
@@ -48,6 +48,14 @@ class Runs:
     def each(self) -> list["Runs"]:
         """One by one."""
         return [Runs(self.file, [line]) for line in self.lines]
+
+    def of_seeds(self, seeds: range) -> "Runs":
+        """Those of these seeds. Raises UserError if one has none."""
+        lines = [line for line in self.lines if int(line["seed"]) in seeds]
+        if missing := {*seeds} - {int(line["seed"]) for line in lines}:
+            lacking = ", ".join(map(str, sorted(missing)))
+            raise UserError(f"{self.file} has no run of seed {lacking}")
+        return Runs(self.file, lines)
 
 
 def lines_in(name: str) -> list[dict[str, str]]:
@@ -108,20 +116,6 @@ def sum_of(nets: Runs) -> str:
     if not all(sums):
         raise UserError(f"{nets.file} has a teacher whose sha256 is missing")
     return " ".join([*sums, *["geometric"] * (len(sums) > 1)])
-
-
-def first_students(name: str, teacher: Runs, **setting: object) -> Runs | None:
-    """As many as each teacher has, with seeds from 0 up; None if this one has none in the file."""
-    if sum_of(teacher) not in {line["teacher"] for line in lines_in(name)}:
-        return None
-    found = students(name, teacher, **setting)
-    return Runs(found.file, [line for line in found.lines if int(line["seed"]) < STUDENTS_EACH])
-
-
-def of_each_teacher(name: str, epochs: int, **setting: object) -> list[Runs]:
-    """The `first_students` of each cumbersome net of so many epochs that has some."""
-    found = [first_students(name, net, **setting) for net in cumbersome(epochs).each()]
-    return [runs for runs in found if runs]
 
 
 def translated(name: str, start: str) -> list[list[float]]:

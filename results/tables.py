@@ -43,17 +43,20 @@ record.
 SHIFTED = {"as learned": "learned_errors", "best shift": "best_errors"}
 TRIALS = {"cumbersome": "cumbersome", "small": "small", "distilled": "distilled"}
 TRIALS |= {"distilled 30": "distilled_30", "ensemble": "ensemble"}
+TRIALS |= {"60 epochs": "distilled_60", "sgd": "distilled_sgd"}
 PAGES: dict[Path, dict[str, Callable[[], str]]] = {
     ROOT / "README.md": {"headline": claims.headline},
     RESULTS / "README.md": {
         "claims": partial(claims.overview, 800),
         "claims 300": partial(claims.overview, 300),
         "by teacher": teachers.by_teacher,
-        "labels": students.labels,
+        "variants": students.variants,
+        "precisions": teachers.precisions,
         "temperatures": temperatures.temperatures,
         "similar": temperatures.similar,
         "thirty": temperatures.thirty,
         "shifts": missed_digits.shifts,
+        "crossed": missed_digits.crossed,
         "biases": missed_digits.biases,
         "omitted digits": missed_digits.omitted_digits,
         "teachers": teachers.teachers,
@@ -63,6 +66,7 @@ PAGES: dict[Path, dict[str, Callable[[], str]]] = {
         "tries": students.tries,
         "translated": students.translations,
         "paper params": teachers.paper_params,
+        "logistic": teachers.logistic_units,
     },
     RESULTS / "TRIALS.md": {
         **{name: partial(trials, file, errors="errors") for name, file in TRIALS.items()},

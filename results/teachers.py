@@ -1,5 +1,7 @@
 """Teachers: what their seed, length of training, schedule and number do to them and students."""
 
+import itertools
+import json
 import statistics
 
 from results.kinds import DISTILLED, NEVER_3, ONLY_7_8, OUTCOMES, SIZES, student
@@ -7,13 +9,15 @@ from results.runs import (
     COMPARED_LENGTHS,
     LENGTHS,
     PAPER_NET,
+    RESULTS,
+    TEACHER_LENGTH,
     Runs,
     cumbersome,
-    first_students,
     runs_in,
     translated,
 )
 from results.summary import table
+from support.files import read_file
 from support.means import spread
 from support.paper import in_brackets
 
@@ -26,9 +30,7 @@ def by_teacher() -> str:
     rows = []
     for units in SIZES:
         for says, kind, column in OUTCOMES:
-            file, setting = f"{kind.file}_{units}", kind.setting(units)
-            found = [first_students(file, net, **setting) for net in nets]
-            cells = [spread(runs.numbers(column)) if runs else "" for runs in found]
+            cells = [spread(kind.first(units, net).numbers(column)) for net in nets]
             rows.append([f"{says}, {student(units)}", *cells])
     firsts = [net.lines[0] for net in nets]
     names = [f"{int(first['epochs']):,} epochs, seed {first['seed']}" for first in firsts]
@@ -58,7 +60,7 @@ def nets_by_length() -> dict[str, Runs]:
 def missed_by_length() -> str:
     """Students that did not see all digits, by the length of their teacher's training."""
     rows = []
-    for kind, units in ((NEVER_3, 800), (NEVER_3, 300), (ONLY_7_8, 300)):
+    for kind, units in itertools.product((NEVER_3, ONLY_7_8), SIZES):
         for name, seeds in nets_by_length().items():
             runs = kind.of_teacher(units, seeds.each()[0])
             columns = ("learned_errors", "paper_errors", "best_errors")
@@ -69,16 +71,28 @@ def missed_by_length() -> str:
     return table(["student", "epochs of the teacher", *errors], rows)
 
 
+def precisions() -> str:
+    """C1 and C3 with a teacher of 150 epochs in each precision."""
+    rows = []
+    for name, net in {"fp32": runs_in("precision"), "bf16": cumbersome(150)}.items():
+        runs = DISTILLED.of_teacher(800, net)
+        rows.append([name, *(spread(r.numbers("errors")) for r in (net, runs)), len(runs.lines)])
+    return table(["teacher of 150 epochs", "its errors", "its students", "seeds"], rows)
+
+
 def ensembles() -> str:
-    """C3 with each of three cumbersome nets of 1,000 epochs as the teacher, and with all three."""
+    """C3 with each of three cumbersome nets as the teacher, and with all three."""
     teachers = {
-        f"seed {seed}": (cumbersome(1000, seed=seed), f"cumbersome_1000_seed_{seed}.pt")
+        f"seed {seed}": (
+            cumbersome(TEACHER_LENGTH, seed=seed),
+            f"cumbersome_{TEACHER_LENGTH}_seed_{seed}.pt",
+        )
         for seed in range(3)
     }
-    teachers["all three"] = (cumbersome(1000), "the ensemble")
+    teachers["all three"] = (cumbersome(TEACHER_LENGTH), "the ensemble")
     rows = []
     for name, (nets, counted) in teachers.items():
-        (errors,), *_ = translated("ensemble_1000", counted)
+        (errors,), *_ = translated("ensemble", counted)
         runs = DISTILLED.of_teacher(800, nets)
         rows.append([name, f"{errors:.0f}", spread(runs.numbers("errors")), len(runs.lines)])
     return table(["teacher", "its errors", f"distilled, {student(800)}", "seeds"], rows)
@@ -90,6 +104,7 @@ def paper_params() -> str:
         ("3,000", runs_in(PAPER_NET)),
         *(("300, compressed", runs_in(f"cumbersome_paper{r}")) for r in ("", "_rate_5", "_rate_3")),
         *(("the first 12", runs_in("cumbersome_paper_12", learning_rate=r)) for r in RATES),
+        ("the first 12; initial weights from N(0, 0.1²)", runs_in("cumbersome_paper_12_variance")),
     ]
     rows = []
     for epochs, runs in nets:
@@ -98,3 +113,12 @@ def paper_params() -> str:
         each = [", ".join(f"{e:,.0f}" for e in errors), ", ".join(f"{x:.2f}" for x in losses)]
         rows.append([epochs, rate, *each])
     return table(["epochs", "initial rate", "errors of each seed", "loss in the last epoch"], rows)
+
+
+def logistic_units() -> str:
+    """The published schedule in 300 epochs, with the units that it was published for and others."""
+    nets = json.loads(read_file(RESULTS / "logistic_units.json"))
+    errors = {"logistic": [net["result"]["errors"] for net in nets]}
+    errors["rectified linear"] = runs_in("cumbersome_paper").numbers("errors")
+    rows = [[name, ", ".join(f"{e:.0f}" for e in each)] for name, each in errors.items()]
+    return table(["hidden units", "errors of each seed"], rows)

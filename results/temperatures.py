@@ -11,6 +11,7 @@ from support.errors import UserError
 from support.means import spread
 
 ABOVE_8 = (12.0, 20.0, 40.0)  # [KD] s.3: "all temperatures above 8"
+LAID_DOWN = {"C4": range(10), "C5": range(10, 20)}  # seeds
 MARGIN = 7  # errors: a tenth of what distillation gains in [KD], from 146 to 74
 GOOD_FOR_30 = (2.5, 3.0, 4.0)  # [KD] s.3: "temperatures in the range 2.5 to 4"
 
@@ -62,7 +63,7 @@ def similar() -> str:
     They are if the 90 % interval of the difference lies within the margin: two one-sided t-tests at
     5 %. That all above 8 are similar is a conjunction, which needs no correction.
     """
-    found = {units: against(students(f"distilled_{units}"), ABOVE_8) for units in (300, 800)}
+    found = {units: against(seeds_of_c4(units), ABOVE_8) for units in (300, 800)}
     rows = []
     for temperature in sorted({t for differences in found.values() for t in differences}):
         row = [f"{temperature:g}"]
@@ -71,6 +72,11 @@ def similar() -> str:
         rows.append(row)
     header = [part for u in found for part in (f"{u} units (90 % interval)", "similar?")]
     return table(["T", *header], rows)
+
+
+def seeds_of_c4(units: int) -> Runs:
+    """The students of so many units with the seeds that were laid down."""
+    return students(f"distilled_{units}").of_seeds(LAID_DOWN["C4"])
 
 
 def _equivalence(differences: Sequence[float]) -> list[str]:
@@ -96,13 +102,14 @@ def is_similar(differences: Sequence[float]) -> bool:
 
 def shown_similar() -> bool:
     """C4: whether all temperatures above 8 are shown to be similar, for both widths."""
-    found = [against(students(f"distilled_{units}"), ABOVE_8) for units in (300, 800)]
+    found = [against(seeds_of_c4(units), ABOVE_8) for units in (300, 800)]
     return all(is_similar(each[t]) for each in found for t in ABOVE_8)
 
 
 def shown_best() -> bool:
     """C5: whether each other temperature is shown to be worse than those from 2.5 to 4."""
-    return all(mean - half > 0 for mean, half in worse_than_good("distilled_30").values())
+    runs = students("distilled_30").of_seeds(LAID_DOWN["C5"])
+    return all(mean - half > 0 for mean, half in worse_than_good(runs).values())
 
 
 def range_of(means: Iterable[float]) -> str:
@@ -112,22 +119,23 @@ def range_of(means: Iterable[float]) -> str:
 
 def thirty() -> str:
     """C5: errors at each other temperature less those at 2.5 to 4, paired over the seeds."""
-    long, short = map(worse_than_good, ("distilled_30", "distilled_30_20_epochs"))
-    if long.keys() != short.keys():
+    long, short = students("distilled_30"), students("distilled_30_20_epochs")
+    columns = {
+        "60 epochs, seeds 10 to 19": long.of_seeds(LAID_DOWN["C5"]),
+        "60 epochs, seeds 0 to 9": long.of_seeds(range(10)),
+        "20 epochs, seeds 0 to 9": short,
+    }
+    found = [worse_than_good(runs) for runs in columns.values()]
+    if any(each.keys() != found[0].keys() for each in found):
         raise UserError("results/distilled_30*.csv have different temperatures")
-    rows = [[f"{t:g}", in_words(*long[t]), in_words(*short[t])] for t in long]
-    return table(["T", "after 60 epochs (interval)", "after 20 epochs (interval)"], rows)
+    rows = [[f"{t:g}", *(in_words(*each[t]) for each in found)] for t in found[0]]
+    return table(["T", *columns], rows)
 
 
-def worse_than_good(name: str) -> dict[float, tuple[float, float]]:
+def worse_than_good(runs: Runs) -> dict[float, tuple[float, float]]:
     """By temperature, the mean difference to those at 2.5 to 4, and half its interval."""
-    found = against(students(name), GOOD_FOR_30)
+    found = against(runs, GOOD_FOR_30)
     return {t: interval(each) for t, each in found.items() if t not in GOOD_FOR_30}
-
-
-def fewest_seeds(units: int) -> int:
-    """The smallest number of seeds of any temperature."""
-    return min(map(len, errors_of(units).values()))
 
 
 def mean_errors(units: int) -> dict[float, float]:
