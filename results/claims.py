@@ -105,7 +105,7 @@ def saw_all_digits() -> list[Claim]:
 
 def distilled_claim(number: str, units: int) -> Claim:
     runs = DISTILLED.of_teachers(units)
-    says = f"A student that is distilled, {student(units)}"
+    says = f"A distilled student, {student(units)}"
     return claim_of(number, says, number, runs, command=DISTIL + flags(units))
 
 
@@ -147,17 +147,18 @@ def temperature_claims() -> list[dict[str, str]]:
             "claim": "C4",
             "says": "300 units per layer or more: temperatures above 8 are fairly similar",
             "ours": above_8,
-            "verdict": "direction reproduced" if shown_similar() else "not shown",
+            "verdict": "similarity shown" if shown_similar() else "similarity not shown",
             "command": f"{DISTIL} --hidden-units 300 800 --temperature 12 20 40 --seed "
-            + " ".join(map(str, LAID_DOWN["C4"])),
+            + " ".join(map(str, LAID_DOWN[800])),
         },
         {
             "claim": "C5",
-            "says": "30 units per layer: temperatures from 2.5 to 4 beat higher and lower ones",
+            "says": "30 units per layer: temperatures from 2.5 to 4 are significantly better than "
+            "higher or lower ones",
             "ours": good_and_others(),
             "verdict": "direction reproduced" if shown_best() else "not shown",
             "command": f"{DISTIL} --hidden-units 30 --temperature 1 1.5 2 2.5 3 4 6 8 12 20 "
-            "--epochs 60 --seed " + " ".join(map(str, LAID_DOWN["C5"])),
+            "--epochs 60 --seed " + " ".join(map(str, LAID_DOWN[30])),
         },
     ]
 
@@ -188,7 +189,7 @@ def overview(units: int) -> str:
         cells = [claim.number, claim.says, in_brackets(claim.paper), claim.ours, *spreads]
         rows.append([*cells, claim.runs or "", claim.interval, claim.verdict])
     if units == 800:
-        says = "Share of the way from small net to teacher that distillation goes"
+        says = "Share of the gap between small net and teacher that distillation closes"
         rows.insert(4, ["", says, *recovered(), "", "", "", "", ""])
     spreads = ["sd over seeds", "sd over teachers", "runs"]
     header = ["", "claim", "paper", "ours", *spreads, "one new run (95 %)", "verdict"]

@@ -77,5 +77,5 @@ def omitted_digits() -> str:
         mean_shift = statistics.mean(runs.numbers("label_free_shift"))
         rows.append([digit, *cells, f"{mean_shift:+.2f}", len(runs.lines)])
     header = ["omitted digit", "its bias", "its bias where it was seen"]
-    errors = ["errors as learned (on that digit)", "errors shifted without test labels"]
+    errors = ["errors as learned (on that digit)", "errors at the shift by class frequencies"]
     return table([*header, *errors, "shift", "seeds"], rows)

@@ -93,7 +93,7 @@ def ensembles() -> str:
     rows = []
     for name, (nets, counted) in teachers.items():
         (errors,), *_ = translated("ensemble", counted)
-        runs = DISTILLED.of_teacher(800, nets)
+        runs = DISTILLED.first(800, nets)
         rows.append([name, f"{errors:.0f}", spread(runs.numbers("errors")), len(runs.lines)])
     return table(["teacher", "its errors", f"distilled, {student(800)}", "seeds"], rows)
 

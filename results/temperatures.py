@@ -11,7 +11,7 @@ from support.errors import UserError
 from support.means import spread
 
 ABOVE_8 = (12.0, 20.0, 40.0)  # [KD] s.3: "all temperatures above 8"
-LAID_DOWN = {"C4": range(10), "C5": range(10, 20)}  # seeds
+LAID_DOWN = {30: range(10, 20), 300: range(10), 800: range(10)}  # seeds by units, for C4 and C5
 MARGIN = 7  # errors: a tenth of what distillation gains in [KD], from 146 to 74
 GOOD_FOR_30 = (2.5, 3.0, 4.0)  # [KD] s.3: "temperatures in the range 2.5 to 4"
 
@@ -25,9 +25,14 @@ def by_temperature(runs: Runs) -> dict[float, dict[int, float]]:
     return dict(sorted(found.items()))
 
 
+def laid_down(units: int) -> Runs:
+    """The default teacher's students of so many units, with the seeds that were laid down."""
+    return students(f"distilled_{units}").of_seeds(LAID_DOWN[units])
+
+
 def errors_of(units: int) -> dict[float, dict[int, float]]:
-    """Those of the default teacher's students of so many units, by temperature and seed."""
-    return by_temperature(students(f"distilled_{units}"))
+    """Those of the students that were laid down, by temperature and seed."""
+    return by_temperature(laid_down(units))
 
 
 def temperatures() -> str:
@@ -63,7 +68,7 @@ def similar() -> str:
     They are if the 90 % interval of the difference lies within the margin: two one-sided t-tests at
     5 %. That all above 8 are similar is a conjunction, which needs no correction.
     """
-    found = {units: against(seeds_of_c4(units), ABOVE_8) for units in (300, 800)}
+    found = {units: against(laid_down(units), ABOVE_8) for units in (300, 800)}
     rows = []
     for temperature in sorted({t for differences in found.values() for t in differences}):
         row = [f"{temperature:g}"]
@@ -72,11 +77,6 @@ def similar() -> str:
         rows.append(row)
     header = [part for u in found for part in (f"{u} units (90 % interval)", "similar?")]
     return table(["T", *header], rows)
-
-
-def seeds_of_c4(units: int) -> Runs:
-    """The students of so many units with the seeds that were laid down."""
-    return students(f"distilled_{units}").of_seeds(LAID_DOWN["C4"])
 
 
 def _equivalence(differences: Sequence[float]) -> list[str]:
@@ -102,14 +102,13 @@ def is_similar(differences: Sequence[float]) -> bool:
 
 def shown_similar() -> bool:
     """C4: whether all temperatures above 8 are shown to be similar, for both widths."""
-    found = [against(seeds_of_c4(units), ABOVE_8) for units in (300, 800)]
+    found = [against(laid_down(units), ABOVE_8) for units in (300, 800)]
     return all(is_similar(each[t]) for each in found for t in ABOVE_8)
 
 
 def shown_best() -> bool:
     """C5: whether each other temperature is shown to be worse than those from 2.5 to 4."""
-    runs = students("distilled_30").of_seeds(LAID_DOWN["C5"])
-    return all(mean - half > 0 for mean, half in worse_than_good(runs).values())
+    return all(mean - half > 0 for mean, half in worse_than_good(laid_down(30)).values())
 
 
 def range_of(means: Iterable[float]) -> str:
@@ -119,11 +118,10 @@ def range_of(means: Iterable[float]) -> str:
 
 def thirty() -> str:
     """C5: errors at each other temperature less those at 2.5 to 4, paired over the seeds."""
-    long, short = students("distilled_30"), students("distilled_30_20_epochs")
     columns = {
-        "60 epochs, seeds 10 to 19": long.of_seeds(LAID_DOWN["C5"]),
-        "60 epochs, seeds 0 to 9": long.of_seeds(range(10)),
-        "20 epochs, seeds 0 to 9": short,
+        "60 epochs, seeds 10 to 19": laid_down(30),
+        "60 epochs, seeds 0 to 9": students("distilled_30").of_seeds(range(10)),
+        "20 epochs, seeds 0 to 9": students("distilled_30_20_epochs"),
     }
     found = [worse_than_good(runs) for runs in columns.values()]
     if any(each.keys() != found[0].keys() for each in found):

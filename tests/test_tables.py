@@ -87,7 +87,9 @@ def test_the_headline_has_every_claim_and_the_numbers_of_the_other_table():
 
 def test_the_headline_has_the_means_of_the_table_of_temperatures():
     similar, thirty = (row[3] for row in cells(claims.headline()) if row[0][:2] in ("C4", "C5"))
-    by_width = {units: by_temperature(students(f"distilled_{units}")) for units in (30, 300, 800)}
+    runs = {units: students(f"distilled_{units}") for units in (30, 300, 800)}
+    seeds = {units: range(10, 20) if units == 30 else range(10) for units in runs}
+    by_width = {units: by_temperature(runs[units].of_seeds(seeds[units])) for units in runs}
     means = {u: {t: statistics.mean(e.values()) for t, e in by_width[u].items()} for u in by_width}
     for units in (300, 800):
         above_8 = [mean for t, mean in means[units].items() if t > 8]
