@@ -14,16 +14,18 @@ import explore
 from dataset import from_picture
 from distillation_no_three import errors_at, margins, report_shifts, shift_rows
 from evaluate import logits_of
-from results.screenshot import NINE, browser, draw
+from results.screenshot import THREE, browser, draw
 from support.checkpoints import load_model, save_model
 from support.errors import UserError
 from support.page import page
 
 MINUS = "\N{MINUS SIGN}"
 SIZES = [(360, 640), (1280, 800)]
-THREE = [
-    [(90, 80), (130, 55), (180, 70), (185, 105), (140, 130), (190, 160), (185, 210), (130, 230)],
-    [(130, 230), (85, 205)],
+# A 9 whose loop is all but open, which makes it look like a 4.
+NINE = [
+    [(182, 74), (168, 64), (150, 60), (130, 64), (112, 76), (100, 92), (95, 110), (99, 128)],
+    [(99, 128), (110, 142), (126, 149), (144, 148), (160, 138), (173, 120), (182, 100), (188, 70)],
+    [(188, 66), (187, 90), (183, 120), (178, 150), (172, 180), (166, 210), (160, 238)],
 ]
 DRAWINGS = {
     "a nine": NINE,
