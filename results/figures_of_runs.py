@@ -92,10 +92,11 @@ def temperatures(plt: Any, mnist: Mnist) -> Any:
 
 
 def published_schedule(plt: Any, mnist: Mnist) -> Any:
-    """The cumbersome net by PaperParams and by LocalParams: its training, and its hidden units."""
+    """Cumbersome nets by PaperParams and LocalParams: their training, and their hidden units."""
     figure, (errors, units) = plt.subplots(1, 2, figsize=(WIDTH, 4.0))
     for file, name, colour in [
         ("cumbersome_model_1200_paper.pt", "PaperParams", RED),
+        ("cumbersome_model_1200_paper_rate_3.pt", "at a rate of 3, 300 epochs", PURPLE),
         ("cumbersome_model_1200.pt", "LocalParams", BLUE),
     ]:
         record = record_of(MODELS / file)

@@ -129,8 +129,9 @@ def role_of(record: dict[str, Any]) -> str:
     parameters, digits = record["parameters"], record["data_set"]["digits"]
     units, epochs = record["hidden_units"], parameters["epochs"]
     if record["architecture"] == "CumbersomeNet":
-        published = ", the published schedule" * (parameters["rate_schedule"] == "exponential")
-        return f"cumbersome net, {epochs:,} epochs{published}"
+        of_do = f", the schedule of [DO] at a rate of {parameters['learning_rate']:g}"
+        how = of_do if parameters["rate_schedule"] == "exponential" else ""
+        return f"cumbersome net, {epochs:,} epochs{how}"
     if not record["teacher"]:
         return f"small net, {units} units, learned the labels"
     missed = ", ".join(str(digit) for digit in range(10) if digit not in digits)
