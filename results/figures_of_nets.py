@@ -12,6 +12,7 @@ from distillation_no_three import errors_at, found_shifts
 from evaluate import logits_of
 from layers import RectifierNet
 from results.claims import saw_all_digits
+from results.kinds import NEVER_3, ONLY_7_8
 from results.style import BLACK, BLUE, GREEN, RED, WIDTH, legend_below
 from support.checkpoints import MODELS, load_model
 from support.paper import PAPER_SHIFTS
@@ -36,14 +37,14 @@ class Student(NamedTuple):
 
 
 NEVER_SAW_3 = Student(
-    "never saw a 3",
+    NEVER_3.says,
     "distilled_model_wo3_800_20.pt",
     "omit",
     (3,),
     np.linspace(-1, 6, 281),
 )
 SAW_7_AND_8 = Student(
-    "saw 7s and 8s only",
+    ONLY_7_8.says,
     "distilled_model_only78_800_20.pt",
     "keep",
     (7, 8),

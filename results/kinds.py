@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from results.runs import TEACHER_LENGTH, Runs, of_each_teacher, students
+from results.runs import TEACHER_LENGTH, Runs, cumbersome, first_students, students
 from support.means import spread
 from support.paper import PAPER_SHIFTS, in_brackets
 
@@ -21,14 +21,25 @@ class Kind(NamedTuple):
 
     def of_teacher(self, units: int, teacher: Runs | None = None) -> Runs:
         """The students of one teacher, by default the default one. Raises UserError."""
-        return students(f"{self.file}_{units}", teacher, **self.setting(units))
+        file, setting = self._where(units)
+        return students(file, teacher, **setting)
+
+    def first(self, units: int, teacher: Runs) -> Runs | None:
+        """As many students as each teacher has; None if this one has none. Raises UserError."""
+        file, setting = self._where(units)
+        return first_students(file, teacher, **setting)
 
     def of_teachers(self, units: int) -> list[Runs]:
-        """As many students of each teacher that is like the default one but for its seed."""
-        return of_each_teacher(f"{self.file}_{units}", TEACHER_LENGTH, **self.setting(units))
+        """The first students of each teacher that is like the default one but for its seed."""
+        found = [self.first(units, net) for net in cumbersome(TEACHER_LENGTH).each()]
+        return [runs for runs in found if runs]
 
-    def setting(self, units: int) -> dict[str, Any]:
-        return self.digits | {"temperature": SIZES[units]}
+    def _where(self, units: int) -> tuple[str, dict[str, Any]]:
+        """The file in results/, and the setting in it."""
+        return f"{self.file}_{units}", self.digits | {"temperature": SIZES[units]}
+
+    def in_words(self, units: int) -> str:
+        return f"{self.says}, {student(units)}"
 
 
 DISTILLED = Kind("distilled", "distilled", {})

@@ -118,12 +118,6 @@ def first_students(name: str, teacher: Runs, **setting: object) -> Runs | None:
     return Runs(found.file, [line for line in found.lines if int(line["seed"]) < STUDENTS_EACH])
 
 
-def of_each_teacher(name: str, epochs: int, **setting: object) -> list[Runs]:
-    """The `first_students` of each cumbersome net of so many epochs that has some."""
-    found = [first_students(name, net, **setting) for net in cumbersome(epochs).each()]
-    return [runs for runs in found if runs]
-
-
 def translated(name: str, start: str) -> list[list[float]]:
     """Errors at 0 to 3 pixels of the nets in results/`name`.json that start so, or UserError."""
     file = f"results/{name}.json"

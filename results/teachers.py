@@ -9,7 +9,6 @@ from results.runs import (
     PAPER_NET,
     Runs,
     cumbersome,
-    first_students,
     runs_in,
     translated,
 )
@@ -26,8 +25,7 @@ def by_teacher() -> str:
     rows = []
     for units in SIZES:
         for says, kind, column in OUTCOMES:
-            file, setting = f"{kind.file}_{units}", kind.setting(units)
-            found = [first_students(file, net, **setting) for net in nets]
+            found = [kind.first(units, net) for net in nets]
             cells = [spread(runs.numbers(column)) if runs else "" for runs in found]
             rows.append([f"{says}, {student(units)}", *cells])
     firsts = [net.lines[0] for net in nets]
@@ -45,7 +43,7 @@ def teachers() -> str:
         students = DISTILLED.of_teacher(800, teacher)
         errors = in_brackets(each[: len(seeds.lines)])
         rows.append([name, errors, spread(students.numbers("errors")), len(students.lines)])
-    header = ["epochs of the teacher", "its errors (over seeds)", f"distilled, {student(800)}"]
+    header = ["epochs of the teacher", "its errors (over seeds)", DISTILLED.in_words(800)]
     return table([*header, "students"], rows)
 
 
@@ -57,14 +55,14 @@ def nets_by_length() -> dict[str, Runs]:
 
 def missed_by_length() -> str:
     """Students that did not see all digits, by the length of their teacher's training."""
-    rows = []
+    rows, nets = [], nets_by_length()
     for kind, units in ((NEVER_3, 800), (NEVER_3, 300), (ONLY_7_8, 300)):
-        for name, seeds in nets_by_length().items():
+        for name, seeds in nets.items():
             runs = kind.of_teacher(units, seeds.each()[0])
             columns = ("learned_errors", "paper_errors", "best_errors")
             means = [f"{statistics.mean(runs.numbers(column)):,.0f}" for column in columns]
             best = round(statistics.mean(runs.numbers("best_shift")), 1) + 0.0  # no -0.0
-            rows.append([f"{kind.says}, {student(units)}", name, *means, f"{best:+.1f}"])
+            rows.append([kind.in_words(units), name, *means, f"{best:+.1f}"])
     errors = ["as learned", "at the paper's shift", "at the best shift", "best shift"]
     return table(["student", "epochs of the teacher", *errors], rows)
 
@@ -81,7 +79,7 @@ def ensembles() -> str:
         (errors,), *_ = translated("ensemble_1000", counted)
         runs = DISTILLED.of_teacher(800, nets)
         rows.append([name, f"{errors:.0f}", spread(runs.numbers("errors")), len(runs.lines)])
-    return table(["teacher", "its errors", f"distilled, {student(800)}", "seeds"], rows)
+    return table(["teacher", "its errors", DISTILLED.in_words(800), "seeds"], rows)
 
 
 def paper_params() -> str:
