@@ -32,6 +32,9 @@ class Kind(NamedTuple):
         """The first students of each teacher that is like the default one but for its seed."""
         return [self.first(units, teacher) for teacher in cumbersome(TEACHER_LENGTH).each()]
 
+    def in_words(self, units: int) -> str:
+        return f"{self.says}, {student(units)}"
+
 
 DISTILLED = Kind("distilled", "distilled", {})
 NEVER_3 = Kind("never saw a 3", "no_three", {"omit": 3})

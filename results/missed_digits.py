@@ -27,7 +27,7 @@ def shifts() -> str:
                 by = statistics.mean(runs.numbers(f"{shift}_shift"))
                 at = f" at {by:+.1f}" if by else ""
                 cells.append(over_seeds(runs, [f"{shift}_{each}" for each in counted]) + at)
-            rows.append([f"{kind.says}, {student(units)}{note}", *cells, len(runs.lines)])
+            rows.append([kind.in_words(units) + note, *cells, len(runs.lines)])
     kinds = ["as learned", "the paper's shift", "best on the test set", "by class frequencies"]
     return table(["student", *kinds, "seeds"], rows)
 

@@ -29,9 +29,9 @@ def lowest() -> str:
     claims = [
         ("C1", f"cumbersome net, {TEACHER_LENGTH:,} epochs", cumbersome(TEACHER_LENGTH)),
         ("C2", "small net, 800 units", runs_in("small_800")),
-        ("C3", f"{DISTILLED.says}, {student(800)}", DISTILLED.of_teacher(800)),
-        *(("C6", f"{NEVER_3.says}, {student(n)}", NEVER_3.of_teacher(n)) for n in SIZES),
-        *(("C8", f"{ONLY_7_8.says}, {student(n)}", ONLY_7_8.of_teacher(n)) for n in SIZES),
+        ("C3", DISTILLED.in_words(800), DISTILLED.of_teacher(800)),
+        *(("C6", NEVER_3.in_words(n), NEVER_3.of_teacher(n)) for n in SIZES),
+        *(("C8", ONLY_7_8.in_words(n), ONLY_7_8.of_teacher(n)) for n in SIZES),
     ]
     rows = []
     for number, name, runs in claims:

@@ -47,7 +47,7 @@ def teachers() -> str:
         students = DISTILLED.of_teacher(800, teacher)
         errors = in_brackets(each[: len(seeds.lines)])
         rows.append([name, errors, spread(students.numbers("errors")), len(students.lines)])
-    header = ["epochs of the teacher", "its errors (over seeds)", f"distilled, {student(800)}"]
+    header = ["epochs of the teacher", "its errors (over seeds)", DISTILLED.in_words(800)]
     return table([*header, "students"], rows)
 
 
@@ -59,14 +59,14 @@ def nets_by_length() -> dict[str, Runs]:
 
 def missed_by_length() -> str:
     """Students that did not see all digits, by the length of their teacher's training."""
-    rows = []
+    rows, nets = [], nets_by_length()
     for kind, units in itertools.product((NEVER_3, ONLY_7_8), SIZES):
-        for name, seeds in nets_by_length().items():
+        for name, seeds in nets.items():
             runs = kind.of_teacher(units, seeds.each()[0])
             columns = ("learned_errors", "paper_errors", "best_errors")
             means = [f"{statistics.mean(runs.numbers(column)):,.0f}" for column in columns]
             best = round(statistics.mean(runs.numbers("best_shift")), 1) + 0.0  # no -0.0
-            rows.append([f"{kind.says}, {student(units)}", name, *means, f"{best:+.1f}"])
+            rows.append([kind.in_words(units), name, *means, f"{best:+.1f}"])
     errors = ["as learned", "at the paper's shift", "at the best shift", "best shift"]
     return table(["student", "epochs of the teacher", *errors], rows)
 
@@ -95,7 +95,7 @@ def ensembles() -> str:
         (errors,), *_ = translated("ensemble", counted)
         runs = DISTILLED.first(800, nets)
         rows.append([name, f"{errors:.0f}", spread(runs.numbers("errors")), len(runs.lines)])
-    return table(["teacher", "its errors", f"distilled, {student(800)}", "seeds"], rows)
+    return table(["teacher", "its errors", DISTILLED.in_words(800), "seeds"], rows)
 
 
 def paper_params() -> str:
