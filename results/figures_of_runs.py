@@ -165,7 +165,7 @@ def translations(plt: Any, mnist: Mnist) -> Any:
         ("translated_60", "of_unjittered", "student; 60-epoch teacher, no jitter", ORANGE, ":^"),
         ("translated_60", "of_jittered", "student; 60-epoch teacher", PURPLE, ":v"),
         ("translated", "distilled_model", "student; 3,000-epoch teacher", GREEN, "-o"),
-        ("ensemble", "cumbersome_3000_seed", "3,000-epoch teachers", BLUE, "-.D"),
+        ("ensemble_3000", "cumbersome_3000_seed", "3,000-epoch teachers", BLUE, "-.D"),
     ]
     for results, start, name, colour, line in nets:
         errors = translated(results, start)

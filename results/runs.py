@@ -45,6 +45,11 @@ class Runs:
                 raise UserError(f"{self.file}: column {column} has {found}, not {count} number(s)")
         return rows if count > 1 else [number for (number,) in rows]
 
+    def by_seed(self) -> dict[int, float]:
+        """Their errors. Raises UserError."""
+        seeds = map(int, self.numbers("seed"))
+        return dict(zip(seeds, self.numbers("errors"), strict=True))
+
     def each(self) -> list["Runs"]:
         """One by one."""
         return [Runs(self.file, [line]) for line in self.lines]

@@ -74,6 +74,11 @@ def interval(differences: Sequence[float], level: float = 0.95) -> tuple[float, 
     return statistics.mean(differences), quantile * error
 
 
+def in_words(mean: float, half: float) -> str:
+    """A difference with its interval."""
+    return f"{mean:+.1f} ({mean - half:+.1f} to {mean + half:+.1f})"
+
+
 def pooled_intervals(groups: Sequence[Sequence[float]]) -> tuple[np.ndarray, np.ndarray]:
     """Mean of each group and half its 95 % confidence interval, if all have the same variance.
 
@@ -88,8 +93,8 @@ def pooled_intervals(groups: Sequence[Sequence[float]]) -> tuple[np.ndarray, np.
     return np.array([*map(statistics.mean, groups)]), halves
 
 
-def paired(errors: dict[float, dict[int, float]]) -> np.ndarray:
-    """Errors (temperatures, seeds) with the seeds that all the temperatures have.
+def paired(errors: dict[Any, dict[int, float]]) -> np.ndarray:
+    """Errors (settings, seeds) with the seeds that all the settings have.
 
     Raises UserError if these are fewer than two.
     """

@@ -4,19 +4,20 @@ import itertools
 import json
 import statistics
 
+import numpy as np
+
 from results.kinds import DISTILLED, NEVER_3, ONLY_7_8, OUTCOMES, SIZES, student
 from results.runs import (
     COMPARED_LENGTHS,
     LENGTHS,
     PAPER_NET,
     RESULTS,
-    TEACHER_LENGTH,
     Runs,
     cumbersome,
     runs_in,
     translated,
 )
-from results.summary import table
+from results.summary import in_words, interval, paired, table
 from support.files import read_file
 from support.means import spread
 from support.paper import in_brackets
@@ -81,21 +82,18 @@ def precisions() -> str:
 
 
 def ensembles() -> str:
-    """C3 with each of three cumbersome nets as the teacher, and with all three."""
-    teachers = {
-        f"seed {seed}": (
-            cumbersome(TEACHER_LENGTH, seed=seed),
-            f"cumbersome_{TEACHER_LENGTH}_seed_{seed}.pt",
-        )
-        for seed in range(3)
-    }
-    teachers["all three"] = (cumbersome(TEACHER_LENGTH), "the ensemble")
+    """C3 with three cumbersome nets as the teacher, each alone and all together."""
     rows = []
-    for name, (nets, counted) in teachers.items():
-        (errors,), *_ = translated("ensemble", counted)
-        runs = DISTILLED.first(800, nets)
-        rows.append([name, f"{errors:.0f}", spread(runs.numbers("errors")), len(runs.lines)])
-    return table(["teacher", "its errors", DISTILLED.in_words(800), "seeds"], rows)
+    for epochs in COMPARED_LENGTHS:
+        nets = cumbersome(epochs)
+        (errors,), *_ = translated(f"ensemble_{epochs}", "the ensemble")
+        students = [DISTILLED.first(800, teacher) for teacher in (nets, *nets.each())]
+        together, *alone = paired({n: runs.by_seed() for n, runs in enumerate(students)})
+        fewer = in_words(*interval(list(together - np.mean(alone, axis=0))))
+        each = [spread(nets.numbers("errors")), f"{errors:.0f}", f"{np.mean(alone):.1f}"]
+        rows.append([f"{epochs:,}", *each, spread(together), fewer])
+    header = ["epochs of the nets", "their errors", "the ensemble's", "distilled from one net"]
+    return table([*header, "distilled from all three", "difference (95 % interval)"], rows)
 
 
 def paper_params() -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from results.runs import Runs, students
-from results.summary import interval, paired, table
+from results.summary import in_words, interval, paired, table
 from support.errors import UserError
 from support.means import spread
 
@@ -87,11 +87,6 @@ def _equivalence(differences: Sequence[float]) -> list[str]:
     different = abs(mean) - half > MARGIN
     shown = "yes" if is_similar(differences) else "no" if different else "not shown"
     return [in_words(mean, half), shown]
-
-
-def in_words(mean: float, half: float) -> str:
-    """A difference with its interval."""
-    return f"{mean:+.1f} ({mean - half:+.1f} to {mean + half:+.1f})"
 
 
 def is_similar(differences: Sequence[float]) -> bool:
