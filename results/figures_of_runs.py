@@ -47,7 +47,7 @@ def claims(plt: Any, mnist: Mnist) -> Any:
         2, 1, figsize=(WIDTH, 4.2), height_ratios=(len(claims) - len(large), len(large))
     )
     small = [claim for claim in claims if claim not in large]
-    for axes, some, limits in zip(panels, (small, large), ((40, 300), (900, 7400)), strict=True):
+    for axes, some, limits in zip(panels, (small, large), ((40, 320), (900, 7400)), strict=True):
         for place, claim in enumerate(some):
             run, paper = claim.run, claim.paper[0]
             band = {"height": 0.5, "color": SKY, "alpha": 0.6, "label": "one new run (95 %)"}

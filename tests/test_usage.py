@@ -194,4 +194,4 @@ def test_what_the_page_says_of_inverted_and_normalised_images(mnist):
         for images in (1 - ready, (ready - 0.1307) / 0.3081, ready)
     ]
     assert all(f"{count:,}" in USAGE for count in errors)
-    assert errors[2] == 90
+    assert errors[2] == 84
