@@ -33,11 +33,10 @@ MODELS_END = """\
 Biases are saved as they were learned: no shift is in a file.
 
 To train one again, run its command with another file for `--results`: runs that have a row in the
-present file are skipped. [results/COMMANDS.md](../results/COMMANDS.md) has all commands, and says
-what changed since the students were trained.
+present file are skipped. [results/COMMANDS.md](../results/COMMANDS.md) has all commands.
 
-Schedules span `schedule_epochs` and are scaled to `epochs`: in a 1,000-epoch run,
-`momentum_epochs = 66` becomes 165. `python -m results.tables` writes this page from what the files
+Schedules span `schedule_epochs` and are scaled to `epochs`: in a 3,000-epoch run,
+`momentum_epochs = 66` becomes 495. `python -m results.tables` writes this page from what the files
 record.
 """
 SHIFTED = {"as learned": "learned_errors", "best shift": "best_errors"}
