@@ -129,16 +129,11 @@ def teachers(plt: Any, mnist: Mnist) -> Any:
     """Errors as learned, and best shift, of students without some digits, by teacher training."""
     figure, panels = plt.subplots(2, 2, figsize=(WIDTH, 5.0), sharex=True)
     nets = [cumbersome(epochs, seed=0) for epochs in LENGTHS]
-    for column, kind, units, colour, line in (
-        (0, NEVER_3, 800, BLUE, "-o"),
-        (0, NEVER_3, 300, RED, "--s"),
-        (1, ONLY_7_8, 800, BLUE, "-o"),
-        (1, ONLY_7_8, 300, RED, "--s"),
-    ):
-        found = [kind.of_teacher(units, net) for net in nets]
-        for axes, name in zip(panels[:, column], ("learned_errors", "best_shift"), strict=True):
+    for column, kind in zip(panels.T, (NEVER_3, ONLY_7_8), strict=True):
+        found = [kind.of_teacher(800, net) for net in nets]
+        for axes, name in zip(column, ("learned_errors", "best_shift"), strict=True):
             each = [runs.numbers(name) for runs in found]
-            look = {"capsize": 3, "color": colour, "ms": 4, "fmt": line, "label": student(units)}
+            look = {"capsize": 3, "color": BLUE, "ms": 4, "fmt": "-o", "label": student(800)}
             axes.errorbar([*LENGTHS], [*map(np.mean, each)], [*map(deviation, each)], **look)
     for column, (paper, claim, _) in enumerate(PAPER_SHIFTS.values()):
         for axes, value in zip(panels[:, column], (PAPER[claim][0], paper), strict=True):
