@@ -12,7 +12,7 @@ from distillation_no_three import errors_at, found_shifts
 from evaluate import logits_of
 from layers import RectifierNet
 from results.claims import saw_all_digits
-from results.kinds import NEVER_3, ONLY_7_8
+from results.kinds import NEVER_3, ONLY_7_8, Kind
 from results.style import BLACK, BLUE, GREEN, RED, WIDTH, legend_below
 from support.checkpoints import MODELS, load_model
 from support.paper import PAPER_SHIFTS
@@ -25,32 +25,25 @@ TWOS = (924, 2496)  # test images that we picked: a 2 that looks like a 7, and o
 class Student(NamedTuple):
     """A published student that did not see all digits."""
 
-    name: str
+    kind: Kind
     file: str
-    which: str  # "omit" or "keep"
-    digits: tuple[int, ...]
     shifts: np.ndarray  # of their biases, to draw
 
     @property
     def net(self) -> RectifierNet:
         return load_model(MODELS / self.file)
 
+    @property
+    def digits(self) -> tuple[str, tuple[int, ...]]:
+        """Which it did not see or alone saw: "omit" or "keep", and the digits."""
+        ((which, digits),) = self.kind.digits.items()
+        return which, tuple(map(int, str(digits).split()))
 
-NEVER_SAW_3 = Student(
-    NEVER_3.says,
-    "distilled_model_wo3_800_20.pt",
-    "omit",
-    (3,),
-    np.linspace(-1, 6, 281),
+
+STUDENTS = (
+    Student(NEVER_3, "distilled_model_wo3_800_20.pt", np.linspace(-1, 6, 281)),
+    Student(ONLY_7_8, "distilled_model_only78_800_20.pt", np.linspace(-12, 2, 281)),
 )
-SAW_7_AND_8 = Student(
-    ONLY_7_8.says,
-    "distilled_model_only78_800_20.pt",
-    "keep",
-    (7, 8),
-    np.linspace(-12, 2, 281),
-)
-STUDENTS = (NEVER_SAW_3, SAW_7_AND_8)
 
 
 def shifts(plt: Any, mnist: Mnist) -> Any:
@@ -58,15 +51,16 @@ def shifts(plt: Any, mnist: Mnist) -> Any:
     figure, panels = plt.subplots(1, 2, figsize=(WIDTH, 4.2))
     for axes, student in zip(panels, STUDENTS, strict=True):
         _draw_shifts(axes, student, mnist)
-        axes.set_title(student.name)
+        axes.set_title(student.kind.says)
     panels[0].set_ylabel("test errors")
     return figure
 
 
 def _draw_shifts(axes: Any, student: Student, mnist: Mnist) -> None:
     """The panel of a student: errors in total and on its digits, and where some shifts are."""
-    group, labels, omitted = list(student.digits), mnist.test.labels, student.which == "omit"
-    paper, *_ = PAPER_SHIFTS[student.which, student.digits]
+    which, digits = student.digits
+    group, labels, omitted = list(digits), mnist.test.labels, which == "omit"
+    paper, *_ = PAPER_SHIFTS[which, digits]
     cases, best, _ = found_shifts(student.net, mnist, group)
     total, on_group = zip(
         *(errors_at(cases, labels, group, s) for s in student.shifts), strict=True
@@ -104,11 +98,12 @@ def unseen_logits(plt: Any, mnist: Mnist) -> Any:
     figure, panels = plt.subplots(1, 2, figsize=(WIDTH, 4.0))
     teacher = logits_of(load_model(TEACHER), mnist.test.images)
     for axes, student in zip(panels, STUDENTS, strict=True):
-        group, logits = list(student.digits), logits_of(student.net, mnist.test.images)
+        which, digits = student.digits
+        group, logits = list(digits), logits_of(student.net, mnist.test.images)
         # Less the mean of the others: only differences between logits have a meaning.
         x, y = (_above_others(z, group) for z in (teacher, logits))
         in_group = torch.isin(mnist.test.labels, torch.tensor(group))
-        seen = in_group if student.which == "keep" else ~in_group
+        seen = in_group if which == "keep" else ~in_group
         for cases, name, colour in (
             (~seen, "digits never shown", RED),
             (seen, "digits shown", BLUE),
@@ -121,7 +116,7 @@ def unseen_logits(plt: Any, mnist: Mnist) -> Any:
             axes.text(s=text, color=colour, fontsize=9, transform=axes.transAxes, **at)
         ends = [float(max(x.min(), y.min())), float(min(x.max(), y.max()))]
         axes.plot(ends, ends, color=BLACK, lw=1, label="student = teacher")
-        axes.set_title(student.name)
+        axes.set_title(student.kind.says)
         names = " and ".join(map(str, group))
         axes.set_xlabel(f"teacher's margin for {names}")
         axes.set_ylabel(f"student's margin for {names}")

@@ -1,11 +1,9 @@
 """Students that saw all digits: other trainings, the choice of an epoch, moved test images."""
 
-import numpy as np
-
 from results.intervals import new_run
 from results.kinds import DISTILLED, NEVER_3, ONLY_7_8, SIZES, student
-from results.runs import TEACHER_LENGTH, cumbersome, runs_in, students, translated
-from results.summary import in_words, interval, paired, table
+from results.runs import TEACHER_LENGTH, Runs, cumbersome, runs_in, students, translated
+from results.summary import in_words, interval, less, table
 from support.means import spread
 from support.paper import PAPER, in_brackets
 
@@ -16,19 +14,22 @@ def variants() -> str:
     """C3 with other trainings of the student, all of the default teacher."""
     with_labels = {w: students("distilled_800_labels", hard_weight=w) for w in LABELS}
     runs = {
-        "20 epochs, soft targets alone (C3)": DISTILLED.first(800),
         "60 epochs": students("distilled_800_60_epochs"),
         **{f"labels with a weight of {w}": found for w, found in with_labels.items()},
         "the optimiser of [DO], 300 epochs": students("distilled_800_sgd"),
         "**control**: moved images, soft targets of each, 60 epochs": students("moved_images"),
     }
-    usual, *_ = runs.values()
-    rows = []
+    usual = DISTILLED.first(800)
+    rows = [["20 epochs, soft targets alone (C3)", *_errors(usual), ""]]
     for name, each in runs.items():
-        more = np.subtract(*paired({0: each.by_seed(), 1: usual.by_seed()}))
-        against = "" if each is usual else in_words(*interval(list(more)))
-        rows.append([name, spread(each.numbers("errors")), len(each.lines), against])
+        more = interval(less(each.by_seed(), [usual.by_seed()]))
+        rows.append([name, *_errors(each), in_words(*more)])
     return table([f"student, {student(800)}", "errors", "seeds", "more than C3 (95 %)"], rows)
+
+
+def _errors(runs: Runs) -> list[str]:
+    """The cells of a row: mean ± standard deviation, and of how many."""
+    return [spread(runs.numbers("errors")), str(len(runs.lines))]
 
 
 def lowest() -> str:

@@ -93,16 +93,15 @@ def pooled_intervals(groups: Sequence[Sequence[float]]) -> tuple[np.ndarray, np.
     return np.array([*map(statistics.mean, groups)]), halves
 
 
-def paired(errors: dict[Any, dict[int, float]]) -> np.ndarray:
-    """Errors (settings, seeds) with the seeds that all the settings have.
+def less(errors: dict[int, float], others: Sequence[dict[int, float]]) -> list[float]:
+    """`errors` less the mean of the `others`, each by seed, for the seeds that all have.
 
     Raises UserError if these are fewer than two.
     """
-    seeds = [set(found) for found in errors.values()]
-    common = sorted(set.intersection(*seeds)) if seeds else []
-    if len(common) < 2:
+    seeds = sorted(errors.keys() & set.intersection(*map(set, others)))
+    if len(seeds) < 2:
         raise UserError("they have fewer than two seeds in common: run the same seeds for each")
-    return np.array([[found[seed] for seed in common] for found in errors.values()])
+    return [errors[seed] - statistics.mean(each[seed] for each in others) for seed in seeds]
 
 
 def seeds_to_detect(difference: float, spread: float) -> int | None:

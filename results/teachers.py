@@ -3,8 +3,6 @@
 import json
 import statistics
 
-import numpy as np
-
 from results.kinds import DISTILLED, NEVER_3, ONLY_7_8, OUTCOMES, SIZES, student
 from results.runs import (
     COMPARED_LENGTHS,
@@ -16,7 +14,7 @@ from results.runs import (
     runs_in,
     translated,
 )
-from results.summary import in_words, interval, paired, table
+from results.summary import in_words, interval, less, table
 from support.files import read_file
 from support.means import spread
 from support.paper import in_brackets
@@ -86,11 +84,13 @@ def ensembles() -> str:
     for epochs in COMPARED_LENGTHS:
         nets = cumbersome(epochs)
         (errors,), *_ = translated(f"ensemble_{epochs}", "the ensemble")
-        students = [DISTILLED.first(800, teacher) for teacher in (nets, *nets.each())]
-        together, *alone = paired({n: runs.by_seed() for n, runs in enumerate(students)})
-        fewer = in_words(*interval(list(together - np.mean(alone, axis=0))))
-        each = [spread(nets.numbers("errors")), f"{errors:.0f}", f"{np.mean(alone):.1f}"]
-        rows.append([f"{epochs:,}", *each, spread(together), fewer])
+        together = DISTILLED.first(800, nets)
+        alone = [DISTILLED.first(800, net) for net in nets.each()]
+        mean = statistics.mean(e for runs in alone for e in runs.numbers("errors"))
+        each = [spread(nets.numbers("errors")), f"{errors:.0f}", f"{mean:.1f}"]
+        fewer = less(together.by_seed(), [runs.by_seed() for runs in alone])
+        cells = [*each, spread(together.numbers("errors")), in_words(*interval(fewer))]
+        rows.append([f"{epochs:,}", *cells])
     header = ["epochs of the nets", "their errors", "the ensemble's", "distilled from one net"]
     return table([*header, "distilled from all three", "difference (95 % interval)"], rows)
 

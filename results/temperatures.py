@@ -3,10 +3,8 @@
 import statistics
 from collections.abc import Iterable, Sequence
 
-import numpy as np
-
 from results.runs import Runs, students
-from results.summary import in_words, interval, paired, table
+from results.summary import in_words, interval, less, table
 from support.errors import UserError
 from support.means import spread
 
@@ -56,9 +54,8 @@ def against(runs: Runs, group: Sequence[float]) -> dict[float, list[float]]:
         raise UserError(f"{runs.file} has no run at T = {', '.join(missing)}")
     found = {}
     for temperature in errors:
-        others = [t for t in group if t != temperature]
-        own, *beside = paired({t: errors[t] for t in (temperature, *others)})
-        found[temperature] = list(own - np.mean(beside, axis=0))
+        others = [errors[t] for t in group if t != temperature]
+        found[temperature] = less(errors[temperature], others)
     return found
 
 

@@ -9,7 +9,7 @@ from scipy import stats
 
 from results import summary
 from results.runs import runs_in
-from results.temperatures import MARGIN, against, by_temperature, is_similar
+from results.temperatures import MARGIN, against, is_similar
 from support.errors import UserError
 from support.means import deviation, spread
 
@@ -51,13 +51,11 @@ def test_pooled_intervals_are_those_of_one_standard_deviation_for_all_groups():
         summary.pooled_intervals([[1], [2]])
 
 
-def test_errors_are_paired_by_seed(results):
-    runs = [(1, 7, 30), (1, 8, 40), (2, 8, 44), (2, 9, 99), (2, 7, 33)]
-    write_runs(results, *(f"MNIST,{t},5,{seed},{errors}," for t, seed, errors in runs))
-    assert summary.paired(by_temperature(runs_in("some"))).tolist() == [[30, 40], [33, 44]]
-    write_runs(results, "MNIST,1,5,7,30,", "MNIST,2,5,8,40,")
+def test_errors_are_paired_by_seed():
+    ours, others = {7: 33, 8: 44, 9: 99}, [{7: 30, 8: 40}, {8: 42, 7: 28, 5: 0}]
+    assert summary.less(ours, others) == [33 - 29, 44 - 41]
     with pytest.raises(UserError, match="in common"):
-        summary.paired(by_temperature(runs_in("some")))
+        summary.less(ours, [{7: 30, 5: 0}])
 
 
 def test_temperatures_are_compared_with_the_others_of_a_group_in_the_seeds_of_both(results):
