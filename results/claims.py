@@ -21,7 +21,7 @@ from results.kinds import (
     SIZES,
     student,
 )
-from results.runs import TEACHER_LENGTH, Runs, cumbersome, runs_in
+from results.runs import COMPARED_LENGTHS, TEACHER_LENGTH, Runs, cumbersome, runs_in
 from results.summary import table
 from results.temperatures import (
     LAID_DOWN,
@@ -96,22 +96,28 @@ def saw_all_digits() -> list[Claim]:
     says = "The small net, 800 units per layer, trained on the labels"
     c1 = claim_of("C1", "The cumbersome net", "C1", [nets], command=train)
     c2 = claim_of("C2", says, "C2", [small], command="python train.py --model small")
-    c3 = distilled_claim("C3", 800)
+    c3 = distilled_claim("C3", 800, TEACHER_LENGTH)
     saved = difference(c2.run, c3.run)
     fewer = {"direction": saved.mean > 0}
     says, paper = "Errors that distillation saves", PAPER["C2"][0] - PAPER["C3"][0]
     return [c1, c2, c3._replace(**fewer), Claim("C2 - C3", says, (paper,), saved, **fewer)]
 
 
-def distilled_claim(number: str, units: int) -> Claim:
-    runs = DISTILLED.of_teachers(units)
+def distilled_claim(number: str, units: int, epochs: int) -> Claim:
+    """C3, or a student of another size."""
+    runs = DISTILLED.of_teachers(units, epochs)
     says = f"A distilled student, {student(units)}"
     return claim_of(number, says, number, runs, command=DISTIL + flags(units))
 
 
-def never_shown_3(units: int) -> list[Claim]:
+def missed_digits(units: int, epochs: int = TEACHER_LENGTH) -> list[Claim]:
+    """C6 to C8."""
+    return [*never_shown_3(units, epochs), *shown_7_and_8(units, epochs)]
+
+
+def never_shown_3(units: int, epochs: int) -> list[Claim]:
     """C6 and C7; errors on 3s are in brackets."""
-    runs = NEVER_3.of_teachers(units)
+    runs = NEVER_3.of_teachers(units, epochs)
     on_3, on_3_shifted = (mean_of(runs, f"{shift}_on_group") for shift in ("learned", "paper"))
     command = {"command": OMIT + flags(units)}
     says = f"A student never shown a 3, {student(units)} (errors on 3s)"
@@ -122,9 +128,9 @@ def never_shown_3(units: int) -> list[Claim]:
     return [c6._replace(direction=on_3 < THREES / 2), c7._replace(direction=lower)]
 
 
-def shown_7_and_8(units: int) -> list[Claim]:
+def shown_7_and_8(units: int, epochs: int) -> list[Claim]:
     """C8, as learned and shifted."""
-    runs = ONLY_7_8.of_teachers(units)
+    runs = ONLY_7_8.of_teachers(units, epochs)
     command = {"command": f"{OMIT}{flags(units)} --keep 7 8 --epochs 100"}
     says = f"A student shown 7s and 8s only, {student(units)}"
     c8 = claim_of("C8", says, "C8", runs, "learned_errors", **command)
@@ -136,7 +142,7 @@ def shown_7_and_8(units: int) -> list[Claim]:
 
 def measured_claims() -> list[Claim]:
     """Those of README.md: students of 800 units, T = 20."""
-    return [*saw_all_digits(), *never_shown_3(800), *shown_7_and_8(800)]
+    return [*saw_all_digits(), *missed_digits(800)]
 
 
 def temperature_claims() -> list[dict[str, str]]:
@@ -181,7 +187,7 @@ def overview(units: int) -> str:
     """Each claim with the two spreads that the interval is made of, for students of one width."""
     claims = measured_claims()
     if units != 800:
-        claims = [distilled_claim("", units), *never_shown_3(units), *shown_7_and_8(units)]
+        claims = [distilled_claim("", units, TEACHER_LENGTH), *missed_digits(units)]
     rows = []
     for claim in claims:
         deviations = (claim.run.runs, claim.run.teachers)
@@ -194,6 +200,21 @@ def overview(units: int) -> str:
     spreads = ["sd over seeds", "sd over teachers", "runs"]
     header = ["", "claim", "paper", "ours", *spreads, "one new run (95 %)", "verdict"]
     return table(header, rows)
+
+
+def by_length() -> str:
+    """Claims on students of 800 units, with teachers of each length of which there are several."""
+    found = [
+        [distilled_claim("C3", 800, epochs), *missed_digits(800, epochs)]
+        for epochs in COMPARED_LENGTHS
+    ]
+    rows = []
+    for each in zip(*found, strict=True):
+        claim, *_ = each
+        ours = [cell for c in each for cell in (c.ours, c.interval)]
+        rows.append([claim.number, claim.says, in_brackets(claim.paper), *ours])
+    lengths = [cell for n in COMPARED_LENGTHS for cell in (f"{n:,} epochs", "one new run (95 %)")]
+    return table(["", "claim", "paper", *lengths], rows)
 
 
 def recovered() -> list[str]:

@@ -158,9 +158,12 @@ def _draw_targets(axes: Any, targets: Tensor, colour: str = BLUE) -> None:
     """Ten bars on a linear scale from 0 to 100 %, with the two highest as numbers."""
     shares = 100 * targets
     axes.bar(range(10), shares, color=colour)
-    for k in shares.topk(2).indices.tolist():
+    left, right = sorted(shares.topk(2).indices.tolist())
+    apart = right - left > 1  # or their numbers would run together
+    for k, away in ((left, "right"), (right, "left")):
         if shares[k] > 0.5:
-            axes.text(k, float(shares[k]) + 2, f"{shares[k]:.0f}", ha="center", fontsize=8)
+            place = {"ha": "center" if apart else away, "fontsize": 8}
+            axes.text(k, float(shares[k]) + 2, f"{shares[k]:.0f}", **place)
     axes.set_ylim(0, 115)
     axes.set_yticks([0, 50, 100], ["0", "50", "100 %"])
     axes.set_xticks(range(10))

@@ -54,7 +54,8 @@ def claims(plt: Any, mnist: Mnist) -> Any:
             axes.barh(place, 2 * run.half, left=run.low, **band)
             ends = [place - 0.25, place + 0.25]
             axes.plot([run.mean] * 2, ends, color=BLUE, lw=3, label="our mean")
-            diamond = {"mfc": "none", "mec": BLACK, "mew": 1.5, "ms": 9, "ls": ""}
+            colour = BLACK if run.holds(paper) else RED
+            diamond = {"mfc": "none", "mec": colour, "mew": 1.5, "ms": 9, "ls": ""}
             axes.plot(paper, place, "D", label="the paper", **diamond)
             text = f"{run.mean:,.0f} (paper: {paper:,})"
             axes.text(limits[1], place, text, va="center", ha="right", fontsize=9)
@@ -95,9 +96,9 @@ def published_schedule(plt: Any, mnist: Mnist) -> Any:
     """Cumbersome nets by PaperParams and LocalParams: their training, and their hidden units."""
     figure, (errors, units) = plt.subplots(1, 2, figsize=(WIDTH, 4.0))
     for file, name, colour in [
-        ("cumbersome_model_1200_paper.pt", "PaperParams", RED),
-        ("cumbersome_model_1200_paper_rate_3.pt", "at a rate of 3, 300 epochs", PURPLE),
-        ("cumbersome_model_1200.pt", "LocalParams", BLUE),
+        ("cumbersome_model_1200_paper.pt", "schedule of [DO]", RED),
+        ("cumbersome_model_1200_paper_rate_3.pt", "the same, rate 3, 300 epochs", PURPLE),
+        ("cumbersome_model_1200.pt", "our schedule", BLUE),
     ]:
         record = record_of(MODELS / file)
         errors.plot(*_errors_by_epoch(record), color=colour, label=name)
@@ -157,7 +158,13 @@ def translations(plt: Any, mnist: Mnist) -> Any:
     figure, axes = plt.subplots(figsize=(WIDTH, 3.0))
     nets = [
         ("translated", "small_model", "small net, labels", RED, "--s"),
-        ("translated_60", "of_unjittered", "student; 60-epoch teacher, no jitter", ORANGE, ":^"),
+        (
+            "translated_60",
+            "of_unjittered",
+            "student; its teacher without jitter",
+            ORANGE,
+            ":^",
+        ),
         ("translated_60", "of_jittered", "student; 60-epoch teacher", PURPLE, ":v"),
         ("translated", "distilled_model", "student; 3,000-epoch teacher", GREEN, "-o"),
         ("ensemble_3000", "cumbersome_3000_seed", "3,000-epoch teachers", BLUE, "-.D"),

@@ -28,9 +28,9 @@ class Kind(NamedTuple):
         """As many students as each teacher has, with seeds from 0 up. Raises UserError."""
         return self.of_teacher(units, teacher).of_seeds(range(STUDENTS_EACH))
 
-    def of_teachers(self, units: int) -> list[Runs]:
-        """The first students of each teacher that is like the default one but for its seed."""
-        return [self.first(units, teacher) for teacher in cumbersome(TEACHER_LENGTH).each()]
+    def of_teachers(self, units: int, epochs: int = TEACHER_LENGTH) -> list[Runs]:
+        """The first students of each teacher of so many epochs."""
+        return [self.first(units, teacher) for teacher in cumbersome(epochs).each()]
 
     def in_words(self, units: int) -> str:
         return f"{self.says}, {student(units)}"

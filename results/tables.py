@@ -49,6 +49,7 @@ PAGES: dict[Path, dict[str, Callable[[], str]]] = {
         "claims": partial(claims.overview, 800),
         "claims 300": partial(claims.overview, 300),
         "by teacher": teachers.by_teacher,
+        "by length": claims.by_length,
         "variants": students.variants,
         "precisions": teachers.precisions,
         "temperatures": temperatures.temperatures,
