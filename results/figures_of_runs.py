@@ -158,13 +158,7 @@ def translations(plt: Any, mnist: Mnist) -> Any:
     figure, axes = plt.subplots(figsize=(WIDTH, 3.0))
     nets = [
         ("translated", "small_model", "small net, labels", RED, "--s"),
-        (
-            "translated_60",
-            "of_unjittered",
-            "student; its teacher without jitter",
-            ORANGE,
-            ":^",
-        ),
+        ("translated_60", "of_unjittered", "student; its teacher without jitter", ORANGE, ":^"),
         ("translated_60", "of_jittered", "student; 60-epoch teacher", PURPLE, ":v"),
         ("translated", "distilled_model", "student; 3,000-epoch teacher", GREEN, "-o"),
         ("ensemble_3000", "cumbersome_3000_seed", "3,000-epoch teachers", BLUE, "-.D"),

@@ -1,21 +1,20 @@
 """Teachers: what their seed, length of training, schedule and number do to them and students."""
 
-import json
 import statistics
 
 from results.kinds import DISTILLED, NEVER_3, ONLY_7_8, OUTCOMES, SIZES, student
+from results.logistic_units import nets_so_far
 from results.runs import (
     COMPARED_LENGTHS,
     LENGTHS,
     PAPER_NET,
-    RESULTS,
     Runs,
     cumbersome,
     runs_in,
     translated,
 )
 from results.summary import in_words, interval, less, table
-from support.files import read_file
+from support.errors import UserError
 from support.means import spread
 from support.paper import in_brackets
 
@@ -114,7 +113,9 @@ def paper_params() -> str:
 
 def logistic_units() -> str:
     """The published schedule in 300 epochs, with the units that it was published for and others."""
-    nets = json.loads(read_file(RESULTS / "logistic_units.json"))
+    nets = nets_so_far().values()
+    if {net["data_set"] for net in nets} != {"MNIST"}:
+        raise UserError("results/logistic_units.json has no net, or one that is not of MNIST")
     errors = {"logistic": [net["result"]["errors"] for net in nets]}
     errors["rectified linear"] = runs_in("cumbersome_paper").numbers("errors")
     rows = [[name, ", ".join(f"{e:.0f}" for e in each)] for name, each in errors.items()]
