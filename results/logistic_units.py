@@ -1,6 +1,6 @@
 """A control for the published schedule: the units that it was published for.
 
-    python -m results.logistic_units --seed 0 1 2
+    python -m results.logistic_units --seed 0 1
 
 [KD] s.3 has rectified linear units and refers to [DO] for the training; [DO] has logistic ones.
 These nets are those of `train.py --params paper --epochs 300 --precision bf16 --threads 1` in all
@@ -29,7 +29,7 @@ from support.runs import FOLDER, make_folder
 from support.script import run_script
 from train import train
 
-EXAMPLES = "python -m results.logistic_units --seed 0 1 2\n"
+EXAMPLES = "python -m results.logistic_units --seed 0 1\n"
 FILE = RESULTS / "logistic_units.json"
 EPOCHS = 300  # a tenth of [DO]'s, as those of the nets with rectified linear units
 
