@@ -14,10 +14,11 @@ from torch import Tensor
 from layers import LAYERS, RectifierNet
 
 HERE = Path(__file__).parent
-# Multiples of a step are stored in place of weights. At 160 steps to the root mean square, the
-# published nets change at most three of 10,000 answers; with 8 bits for each weight, one changes
-# 43. A step for each layer takes less room than one for each unit: gzip shortens what is common.
-STEPS = 160
+# Multiples of a step are stored in place of weights, so many steps to the root mean square of a
+# layer. 160 are enough for most nets; the finer ones are for those whose two highest logits are
+# close for many images. A step for each layer takes less room than one for each unit: gzip shortens
+# what is common.
+STEPS = (160, 320, 640)
 LARGEST = 2**15 - 1  # an int16
 
 
@@ -35,15 +36,17 @@ def packed(values: Tensor | np.ndarray) -> dict[str, str]:
     return {"type": name, "gzip": base64.b64encode(compressed).decode()}
 
 
-def packed_net(net: RectifierNet) -> dict[str, Any]:
+def packed_net(net: RectifierNet, fineness: int) -> dict[str, Any]:
     """The weights as int16 multiples of `steps`, one for each layer; the biases as float32.
+
+    `fineness` is one of STEPS.
 
     Layer by layer, the weights of an input stand together: the page skips an input that is zero.
     Low bytes come first, then all high bytes, which are much alike: so gzip makes them small.
     """
     steps, multiples, biases = [], [], []
     for layer in map(net.get_submodule, LAYERS):
-        whole, step = _in_steps(layer.weight.detach())
+        whole, step = _in_steps(layer.weight.detach(), fineness)
         steps.append(step)
         multiples.append(whole.T.flatten())
         biases.append(layer.bias.detach())
@@ -56,20 +59,20 @@ def packed_net(net: RectifierNet) -> dict[str, Any]:
     }
 
 
-def rounded(net: RectifierNet) -> RectifierNet:
-    """A copy with the weights that a page carries of `net`."""
+def rounded(net: RectifierNet, fineness: int) -> RectifierNet:
+    """A copy with the weights that `packed_net` stores of `net`."""
     copied = copy.deepcopy(net)
     for layer in map(copied.get_submodule, LAYERS):
-        whole, step = _in_steps(layer.weight.detach())
+        whole, step = _in_steps(layer.weight.detach(), fineness)
         layer.weight.data = (whole * step).float()
     return copied
 
 
-def _in_steps(weights: Tensor) -> tuple[Tensor, float]:
+def _in_steps(weights: Tensor, fineness: int) -> tuple[Tensor, float]:
     """Weights as int16 multiples of a step."""
     weights = weights.double()
     root_mean_square = float(weights.square().mean().sqrt())
-    step = max(root_mean_square / STEPS, float(weights.abs().max()) / LARGEST) or 1.0
+    step = max(root_mean_square / fineness, float(weights.abs().max()) / LARGEST) or 1.0
     return (weights / step).round().short(), step
 
 

@@ -69,6 +69,13 @@ def test_the_page_of_the_published_nets_is_one_file_of_at_most_15_mb(explored):
     assert carried(explored.file) == explored.data
 
 
+def test_the_published_nets_keep_their_answers_to_mnist_on_the_page(mnist):
+    for path in explore.PUBLISHED:
+        data, answers = explore.net_data(path, load_checkpoint(path), mnist)
+        shown = logits_of(decoded(data), mnist.test.images).argmax(1)
+        assert (shown != answers).sum() <= 5
+
+
 def test_the_page_needs_nothing_beside_itself():
     text = page("explore", {}).decode()
     links = re.findall(r"\b(?:src=|href=|url\(|import\b|https?:)\S*", text)
@@ -110,7 +117,7 @@ def test_weights_of_any_size_are_rounded_to_a_step(std):
     for parameter in net.parameters():
         parameter.data *= std / 0.1
     net.hidden1.weight.data[0, 0] *= 1e6  # one that is much larger than the others
-    rounded, steps = decoded(packed_net(net)), packed_net(net)["steps"]
+    rounded, steps = decoded(packed_net(net, 160)), packed_net(net, 160)["steps"]
     for name, step in zip(LAYERS, steps, strict=True):
         one, other = (each.get_submodule(name) for each in (net, rounded))
         assert (one.weight - other.weight).abs().max() <= 0.51 * step
