@@ -82,7 +82,9 @@ def as_digits(images: Tensor, labels: Tensor | None = None) -> Digits:
     """
     tensors = [images] if labels is None else [images, labels]
     if not all(isinstance(each, Tensor) and each.dim() for each in tensors):
-        raise UserError("images (N, 28, 28) and labels (N,) must be tensors: torch.from_numpy makes them")
+        raise UserError(
+            "images (N, 28, 28) and labels (N,) must be tensors: torch.from_numpy makes them"
+        )
     wanted = (len(tensors[-1]), 28, 28)
     if (
         images.dtype != torch.uint8

@@ -212,6 +212,15 @@ def _of_student(entry: dict[str, Any], place: int) -> dict[str, Any]:
     return {k: v[place] if isinstance(v, list) else v for k, v in entry.items()}
 
 
+def spare_teachers(paths: Sequence[Path], runs: Sequence[Run]) -> None:
+    """Raise UserError if one of the `runs` would replace a teacher, whose files are `paths`."""
+    for path in paths:
+        if belongs_to(path, runs):
+            raise UserError(
+                f"the student would replace its teacher {path}: choose another --output, or copy it"
+            )
+
+
 def with_teacher(
     args: argparse.Namespace, runs: Sequence[Run], mnist: Mnist
 ) -> tuple[Mnist, dict[str, Any]]:
@@ -221,11 +230,7 @@ def with_teacher(
     """
     stored = args.teacher_logits
     paths = [stored] if stored else args.teacher or [TEACHER]
-    for path in paths:
-        if belongs_to(path, runs):
-            raise UserError(
-                f"the student would replace its teacher {path}: choose another --output, or copy it"
-            )
+    spare_teachers(paths, runs)
     if stored and (args.teacher or args.arithmetic_mean):
         raise UserError(
             "--teacher-logits takes the place of nets: leave out --teacher and --arithmetic-mean"

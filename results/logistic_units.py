@@ -42,15 +42,10 @@ class LogisticNet(CumbersomeNet):
         self.relu1, self.relu2 = nn.Sigmoid(), nn.Sigmoid()
 
 
-def trained(params: Params, seed: int, mnist: Mnist) -> dict[str, Any]:
+def trained(params: Params, seed: int, mnist: Mnist, resume_point: ResumePoint) -> dict[str, Any]:
     """Train the net of a `seed`; its errors and history, and what they depend on."""
     net = LogisticNet(params.hidden_units, params.dropout_visible, params.dropout_hidden)
     init_weights(net, params.init_std, seed)
-    resume_point = ResumePoint(
-        FOLDER / f"logistic_seed_{seed}.resume",
-        {"seed": seed, "data": mnist.name, **vars(params)},
-    )
-    make_folder(resume_point.path)
     resume_point.continue_or_start("continue")
     history = train(
         net,
@@ -62,7 +57,6 @@ def trained(params: Params, seed: int, mnist: Mnist) -> dict[str, Any]:
         resume_point=resume_point,
         progress=Progress(),
     )
-    resume_point.remove()
     result = measure(scale_weights(net), mnist.test)
     about = {"seed": seed, "data_set": mnist.name, "parameters": vars(params)}
     return about | provenance(torch.device("cpu")) | {"result": result, "history": history}
@@ -73,8 +67,15 @@ def nets_so_far() -> dict[int, dict[str, Any]]:
     if not FILE.exists():
         return {}
     try:
-        return {net["seed"]: net for net in json.loads(read_file(FILE))}
-    except (ValueError, LookupError, TypeError):
+        nets = {net["seed"]: net for net in json.loads(read_file(FILE))}
+        kinds = {
+            (type(seed), type(net["data_set"]), type(net["result"]["errors"]))
+            for seed, net in nets.items()
+        }
+        if kinds - {(int, str, int)}:
+            raise ValueError("a seed, data set or number of errors of another type")
+        return nets
+    except (ValueError, LookupError, TypeError, RecursionError):
         raise UserError(f"{FILE} is damaged: delete it, or take it from Git") from None
 
 
@@ -91,8 +92,14 @@ def main() -> None:
     found = nets_so_far()
     for seed in args.seed:
         if seed not in found:
-            found[seed] = trained(params, seed, mnist)
+            resume_point = ResumePoint(
+                FOLDER / f"logistic_seed_{seed}.resume",
+                {"seed": seed, "data": mnist.name, **vars(params)},
+            )
+            make_folder(resume_point.path)
+            found[seed] = trained(params, seed, mnist, resume_point)
             replace_file(FILE, json.dumps([*found.values()], indent=1).encode())
+            resume_point.remove()  # not before the result is safe
         print(f"{found[seed]['result']['errors']} errors with seed {seed}, in {FILE.name}")
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from dataset import Digits
-from distillation import distillation_loss
+from distillation import distillation_loss, spare_teachers
 from layers import SmallNet
 from support.command_line import Parser, hyperparameter_flags, training_flags
 from support.machine import set_up
@@ -50,6 +50,7 @@ def main() -> None:
     (teacher,), about = load_teacher([TEACHER], mnist, args.quiet)
     loss = moved_loss(teacher.to(device), TEMPERATURE)
     runs = plan(args, "Small", "moved_model_{hidden_units}", lambda params: loss)
+    spare_teachers([TEACHER], runs)
     shared = ["data", "precision", "teacher"]
     with Results(args, runs, setting(args, SmallNet, mnist, about), shared) as results:
         for planned in results.todo():

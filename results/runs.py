@@ -56,8 +56,9 @@ class Runs:
 
     def of_seeds(self, seeds: range) -> "Runs":
         """Those of these seeds. Raises UserError if one has none."""
-        lines = [line for line in self.lines if int(line["seed"]) in seeds]
-        if missing := {*seeds} - {int(line["seed"]) for line in lines}:
+        found = self.numbers("seed")
+        lines = [line for line, seed in zip(self.lines, found, strict=True) if seed in seeds]
+        if missing := {*seeds} - {*found}:
             lacking = ", ".join(map(str, sorted(missing)))
             raise UserError(f"{self.file} has no run of seed {lacking}")
         return Runs(self.file, lines)

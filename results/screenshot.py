@@ -79,7 +79,11 @@ def main() -> None:
     parser = Parser(f"{command}\n", prog=command, description=__doc__)
     data_flags(parser)
     args = parser.parse_args()
-    content = page("explore", explored(PUBLISHED, load_mnist(args.data_dir, args.data)))
+    mnist = load_mnist(args.data_dir, args.data)
+    if mnist.name != "MNIST":
+        raise UserError("the picture shows MNIST's test images, not those of the bundled sample")
+    content = page("explore", explored(PUBLISHED, mnist))
+    FIGURES.mkdir(exist_ok=True)
     with TemporaryDirectory() as folder:
         file = Path(folder, "explore.html")
         replace_file(file, content)

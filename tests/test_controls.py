@@ -46,6 +46,13 @@ def test_a_student_of_moved_images_has_a_row_that_names_its_teacher(call, monkey
     assert (row["jitter"], row["objective"].partition(" ")[0]) == ("2", "moved_loss")
 
 
+def test_a_student_of_moved_images_does_not_replace_its_teacher(refused, monkeypatch, tmp_path):
+    path = tmp_path / "teacher.pt"
+    save_model(path, random_net(30, cls=CumbersomeNet))
+    monkeypatch.setattr(moved_images, "TEACHER", path)
+    refused(moved_images, f"--hidden-units 5 --epochs 1 --output {path}", naming="replace teacher")
+
+
 def test_the_control_of_the_schedule_has_logistic_units_and_is_the_same_otherwise():
     net, rectified = LogisticNet(12, 0.2, 0.5), CumbersomeNet(12, 0.2, 0.5)
     net.load_state_dict(rectified.state_dict())
@@ -77,7 +84,17 @@ def test_a_run_with_logistic_units_has_the_published_values_and_is_made_once(mon
     assert not list(Path("runs").iterdir())  # no resume point is left
 
 
-@pytest.mark.parametrize("content", ["{", "3", '[{"a": 1}]'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{",
+        "3",
+        '[{"a": 1}]',
+        '[{"seed": 0, "data_set": "MNIST"}]',
+        '[{"seed": 0, "data_set": ["MNIST"], "result": {"errors": 3}}]',
+        '[{"seed": 0, "data_set": "MNIST", "result": {"errors": NaN}}]',
+    ],
+)
 def test_a_damaged_file_of_the_control_is_named_before_anything_is_trained(monkeypatch, content):
     Path("nets.json").write_text(content)
     monkeypatch.setattr(logistic_units, "FILE", Path("nets.json"))
