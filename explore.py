@@ -2,7 +2,7 @@
 
 Writes one HTML file in ten seconds. Any browser opens it from the disk, also on a phone:
 
-    The page is in runs/explore.html (14.5 MB). Open it in a browser.
+    The page is in runs/explore.html (14.7 MB). Open it in a browser.
 
 Draw a digit and see what each net thinks of it, at any temperature. Raise the bias of a 3 in a net
 that never saw one. See all errors on the test set. By default the nets are the teacher, a student

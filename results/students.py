@@ -16,25 +16,19 @@ def variants() -> str:
     runs = {
         "60 epochs": students("distilled_800_60_epochs"),
         **{f"labels with a weight of {w}": found for w, found in with_labels.items()},
-        "the optimiser of [DO], 300 epochs": students("distilled_800_sgd"),
         "**control**: moved images, soft targets of each, 60 epochs": students("moved_images"),
     }
     usual = DISTILLED.first(800)
     rows = [["20 epochs, soft targets alone (C3)", *_errors(usual), ""]]
     for name, each in runs.items():
-        more = _more(each, usual) if len(each.lines) > 1 else "one seed"
-        rows.append([name, *_errors(each), more])
+        more = interval(less(each.by_seed(), [usual.by_seed()]))
+        rows.append([name, *_errors(each), in_words(*more)])
     return table([f"student, {student(800)}", "errors", "seeds", "more than C3 (95 %)"], rows)
 
 
 def _errors(runs: Runs) -> list[str]:
     """The cells of a row: mean ± standard deviation, and of how many."""
     return [spread(runs.numbers("errors")), str(len(runs.lines))]
-
-
-def _more(runs: Runs, usual: Runs) -> str:
-    """The difference of their errors with its interval, paired by seed. Raises UserError."""
-    return in_words(*interval(less(runs.by_seed(), [usual.by_seed()])))
 
 
 def lowest() -> str:
