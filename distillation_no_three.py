@@ -1,12 +1,12 @@
 """Distil without ever showing a 3: `python distillation_no_three.py`.
 
-The last lines, after four minutes on two processor cores:
+The last lines, after three minutes on one processor core (seed 0):
 
     shift of the bias of 3                           errors     on 3  paper
-    as learned                                +0.00     174      103  206 (133)
-    as in [KD]                                +3.50     114       13  109 (14)
-    best on the test set, as [KD] chose it    +2.83     107       17
-    by class frequencies, no test labels      +3.68     116       12
+    as learned                                +0.00     219      144  206 (133)
+    as in [KD]                                +3.50     119       30  109 (14)
+    best on the test set, as [KD] chose it    +3.67     117       27
+    by class frequencies, no test labels      +4.95     129       12
 
 [KD] s.3: all 3s are left out of the transfer set, so that to the student "3 is a mythical digit
 that it has never seen". Most of its errors on 3s disappear when the bias of that class is raised.
