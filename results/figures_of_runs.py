@@ -94,17 +94,17 @@ def temperatures(plt: Any, mnist: Mnist) -> Any:
 
 def published_schedule(plt: Any, mnist: Mnist) -> Any:
     """Cumbersome nets by PaperParams and LocalParams: their training, and their hidden units."""
-    figure, (errors, units) = plt.subplots(1, 2, figsize=(WIDTH, 4.0))
+    figure, (errors, units) = plt.subplots(1, 2, figsize=(WIDTH, 4.2))
     for file, name, colour in [
-        ("cumbersome_model_1200_paper.pt", "schedule of [DO]", RED),
-        ("cumbersome_model_1200_paper_rate_3.pt", "the same, rate 3, 300 epochs", PURPLE),
+        ("cumbersome_model_1200_paper.pt", "[DO]'s schedule", RED),
+        ("cumbersome_model_1200_paper_rate_3.pt", "[DO]'s, rate 3", PURPLE),
         ("cumbersome_model_1200.pt", "our schedule", BLUE),
     ]:
         record = record_of(MODELS / file)
         errors.plot(*_errors_by_epoch(record), color=colour, label=name)
         shares = shares_on(model_from(record), mnist.test.images)
         for layer, (share, line) in enumerate(zip(shares, ("-", "--"), strict=True), start=1):
-            label = f"{name}, layer {layer}: {int((share == 0).sum()):,} dead units"
+            label = f"{name}, layer {layer}: {int((share == 0).sum()):,} dead"
             units.plot(range(1, len(share) + 1), 100 * share, color=colour, ls=line, label=label)
     paper = PAPER["C1"][0]
     errors.axhline(paper, color=ORANGE, label=f"the paper: {paper}", zorder=0)
@@ -113,7 +113,7 @@ def published_schedule(plt: Any, mnist: Mnist) -> Any:
     errors.set_xlabel("epoch")
     errors.set_ylabel("test errors (logarithmic)")
     units.set_xlabel("hidden units, sorted")
-    units.set_ylabel("% of test images that activate a unit")
+    units.set_ylabel("% of images that activate it")
     for axes in (errors, units):
         axes.xaxis.set_major_formatter("{x:,.0f}")
         legend_below(axes)
