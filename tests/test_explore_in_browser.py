@@ -278,7 +278,9 @@ def test_test_threes_turn_right_on_the_board_and_beside_the_slider(tab):
 
 def test_the_point_lies_on_the_curve_and_the_shifts_are_marked(tab):
     panel = tab.locator("#panels article").first
-    panel.locator("input").fill("1.5")  # one of the points of the curve
+    slider = panel.locator("input")
+    low, high = (float(slider.get_attribute(end)) for end in ("min", "max"))
+    slider.fill(f"{(low + high) / 2:g}")  # one of the points of the curve
     point = panel.locator("path.now").get_attribute("d").removeprefix("M").removesuffix("h0")
     curve = panel.locator("path.total").get_attribute("d").removeprefix("M").split("L")
     assert len(curve) == 201 and point.replace(" ", ",") in curve
