@@ -54,9 +54,9 @@ def claims(plt: Any, mnist: Mnist) -> Any:
             axes.barh(place, 2 * run.half, left=run.low, **band)
             ends = [place - 0.25, place + 0.25]
             axes.plot([run.mean] * 2, ends, color=BLUE, lw=3, label="our mean")
-            colour = BLACK if run.holds(paper) else RED
+            colour, where = (BLACK, "in") if run.holds(paper) else (RED, "outside")
             diamond = {"mfc": "none", "mec": colour, "mew": 1.5, "ms": 9, "ls": ""}
-            axes.plot(paper, place, "D", label="the paper", **diamond)
+            axes.plot(paper, place, "D", label=f"the paper, {where} this range", **diamond)
             text = f"{run.mean:,.0f} (paper: {paper:,})"
             axes.text(limits[1], place, text, va="center", ha="right", fontsize=9)
         axes.set_yticks(range(len(some)), [IN_WORDS[claim.number, claim.paper] for claim in some])
@@ -64,7 +64,7 @@ def claims(plt: Any, mnist: Mnist) -> Any:
         axes.set_xlim(*limits)
         axes.xaxis.set_major_formatter("{x:,.0f}")
     panels[1].set_xlabel("errors on the 10,000 test images")
-    legend_below(figure, ncols=3)
+    legend_below(figure, ncols=2)
     return figure
 
 
